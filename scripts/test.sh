@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All checks: linter, type checker, tests. Arguments go to pytest: bash scripts/test.sh tests/test_packet.py
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+make_environment dev
+flake8 trainer scripts tests
+mypy
+python -m pytest "$@"

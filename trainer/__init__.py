@@ -1,0 +1,3 @@
+"""Pipeline parallelism with local learning."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,141 @@
+"""A block: a run of units that trains itself from its local loss. It knows nothing of ranks."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from trainer.errors import NonFiniteLossError
+from trainer.hostcopy import HostCopy
+from trainer.local_losses.base import LocalClassifier
+from trainer.meter import Meter
+from trainer.packet import Field, Packet
+from trainer.seeds import derive, seed_device
+from trainer.units import Units, named_parameters, named_state, placed
+from trainer.update import Update
+
+LOSS_LAG = 16
+"""On CUDA a loss is looked at this many steps after its computation at the latest."""
+
+CLASSIFIERS = "local_classifiers"
+"""Prefix of the local classifiers' names in a saved model."""
+
+
+@dataclass
+class Output(Packet):
+    """What a block makes of a packet: the packet for the next block, whose ``x`` is detached, and for the block itself
+    the ``features`` with their graph."""
+
+    features: Tensor = field(kw_only=True)
+
+
+class Block:
+    """Units, local classifier and update of one block.
+
+    ``forward`` and ``learn`` are the two halves of a training step; between them the output leaves for the next block.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        cut: str,
+        units: Units,
+        classifier: LocalClassifier,
+        output: Field,
+        device: torch.device,
+        seed: int,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """Moves the modules to ``device``. ``cut`` names the unit that the block ends with, ``output`` declares the
+        activations that it hands on, and ``precision`` is the dtype of the arithmetic."""
+        self.index, self.cut = index, cut
+        self.output, self.device, self.seed = output, device, seed
+        self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
+        self.classifier = placed(classifier, device)
+        self.meter = Meter(device)
+        self._autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+        self._losses: deque[tuple[int, HostCopy]] = deque()
+        self._update: Update | None = None
+
+    def train_with(self, update: Update) -> None:
+        """Give the block what it needs to learn."""
+        self._update = update
+
+    @property
+    def update(self) -> Update:
+        """The block's optimizer and schedule; a block that only predicts has none."""
+        assert self._update is not None, "the block was given no update"
+        return self._update
+
+    def modules(self) -> list[nn.Module]:
+        """The units and the classifier."""
+        return [*self.units.values(), self.classifier]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter under its global name."""
+        return named_parameters(self._named_modules())
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer under its global name, the classifier's behind ``local_classifiers.<cut>``."""
+        return named_state(self._named_modules())
+
+    def _named_modules(self) -> Units:
+        return {**self.units, f"{CLASSIFIERS}.{self.cut}": self.classifier}
+
+    def train(self) -> None:
+        """Prepare for training steps."""
+        for module in self.modules():
+            module.train()
+
+    def eval(self) -> None:
+        """Prepare for ``test``."""
+        for module in self.modules():
+            module.eval()
+
+    def forward(self, packet: Packet) -> Output:
+        """Run the units on ``packet["x"]``, ``(N, ...)``."""
+        with self._autocast:
+            features = packet["x"]
+            for name, unit in self.units.items():
+                self._seed(packet, name)
+                features = unit(features)
+        leaving = features.detach().to(self.output.dtype).contiguous(memory_format=self.output.memory_format)
+        return Output(packet.tag, {**packet.fields, "x": leaving}, packet.last_step, packet.evaluate, features=features)
+
+    def learn(self, output: Output) -> None:
+        """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
+        infinite (on CUDA up to ``LOSS_LAG`` steps later)."""
+        with self._autocast:
+            self._seed(output, f"{CLASSIFIERS}.{self.cut}")
+            judged = self.classifier.judge(output.features, output)
+        self.update.step(judged.loss, output.tag.step)
+        self.meter.add(judged, output["label"])
+        self._losses.append((output.tag.step, HostCopy(judged.loss)))
+        self.check_losses(LOSS_LAG)
+
+    @torch.no_grad()
+    def test(self, packet: Packet) -> Output:
+        """Run the units and the classifier on a test packet and count what is right."""
+        output = self.forward(packet)
+        with self._autocast:
+            judged = self.classifier.judge(output.features, output)
+        self.meter.add(judged, output["label"])
+        return output
+
+    def check_losses(self, lag: int = 0) -> None:
+        """Look at the losses that have arrived from the device, and at all but the last ``lag`` of them in any case."""
+        while self._losses and (self._losses[0][1].ready() or len(self._losses) > lag):
+            step, copy = self._losses.popleft()
+            loss = copy.wait().item()
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"the loss of block {self.index} (up to {self.cut}) became {loss} at step {step}, at learning rate "
+                    f"{self.update.learning_rate:.4g}; a smaller optimizer.lr or a longer "
+                    f"scheduler.warmup_epochs may help"
+                )
+
+    def _seed(self, packet: Packet, unit: str) -> None:
+        """Let dropout and the like draw the same numbers wherever the unit runs."""
+        seed_device(self.device, derive(self.seed, packet.tag.kind, packet.tag.step, unit))

@@ -1,0 +1,85 @@
+"""How long a rank computes and how long it waits, in seconds, measured without stopping a GPU."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+class Mark(Protocol):
+    """A moment; how a device keeps it is the device's business."""
+
+    def since(self, earlier: "Mark") -> float:
+        """Seconds from ``earlier`` to this moment; on CUDA waits until the device has passed it."""
+        ...
+
+
+@dataclass
+class _HostMark:
+    seconds: float
+
+    def since(self, earlier: Mark) -> float:
+        assert isinstance(earlier, _HostMark)
+        return self.seconds - earlier.seconds
+
+
+@dataclass
+class _CudaMark:
+    event: torch.cuda.Event
+
+    def since(self, earlier: Mark) -> float:
+        assert isinstance(earlier, _CudaMark)
+        self.event.synchronize()
+        return earlier.event.elapsed_time(self.event) / 1e3
+
+
+@dataclass
+class Lap:
+    """A measured stretch of training: ``resolve`` gives its seconds once the device is past it."""
+
+    begin: Mark
+    end: Mark
+    waits: list[tuple[Mark, Mark]]
+    steps: int
+
+    def resolve(self) -> dict[str, float]:
+        """``seconds`` in all, of which ``busy_seconds`` computing and ``wait_seconds`` waiting for a neighbour, and
+        the number of ``steps`` they were spent on."""
+        seconds = self.end.since(self.begin)
+        waited = sum(end.since(begin) for begin, end in self.waits)
+        return {"seconds": seconds, "busy_seconds": seconds - waited, "wait_seconds": waited, "steps": self.steps}
+
+
+class Clock:
+    """A rank's stopwatch. ``waiting`` brackets every place where the rank waits for another one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self.start()
+
+    def mark(self) -> Mark:
+        """Now; on CUDA the moment when the device gets here."""
+        if not self._cuda:
+            return _HostMark(time.perf_counter())
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return _CudaMark(event)
+
+    def start(self) -> None:
+        """Begin a new lap."""
+        self._waits: list[tuple[Mark, Mark]] = []
+        self._begin = self.mark()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What happens inside is waiting, not work."""
+        begin = self.mark()
+        yield
+        self._waits.append((begin, self.mark()))
+
+    def lap(self, steps: int) -> Lap:
+        """The lap since ``start``, in which ``steps`` steps were done."""
+        return Lap(self._begin, self.mark(), self._waits, steps)

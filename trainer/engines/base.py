@@ -1,0 +1,58 @@
+"""What an engine is given, and what it gives back."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from trainer.clock import Clock
+from trainer.data.augment import Augmentation
+from trainer.data.images import Images
+from trainer.network import Network
+from trainer.partition.partition import Partition
+from trainer.plan import Plan
+from trainer.rank import Rank
+from trainer.reporting.reporter import Reporter
+from trainer.schedules import Schedule
+from trainer.update import MakeOptimizer
+
+
+@dataclass
+class Job:
+    """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model."""
+
+    rank: Rank
+    network: Network
+    partition: Partition
+    plan: Plan
+    images: Images | None
+    augment: list[Augmentation]
+    make_optimizer: MakeOptimizer
+    schedule: Schedule
+    reporter: Reporter
+    clock: Clock
+    precision: str
+    log_every: int
+
+
+class Engine(Protocol):
+    """A way to execute a run; its constructor takes the settings of its yaml.
+
+    Attributes:
+        queue_depth: slots of each send queue.
+    """
+
+    queue_depth: int
+
+    def blocks(self, world_size: int) -> int:
+        """How many blocks a model is cut into where the user says nothing. Raises ``SettingError`` where the engine
+        can't run on so many ranks."""
+        ...
+
+    def describe(self, rank: Rank, partition: Partition) -> str:
+        """One sentence about how it runs."""
+        ...
+
+    def train(self, job: Job) -> dict[str, Tensor]:
+        """Do the whole plan; this rank's part of the trained model under global names."""
+        ...

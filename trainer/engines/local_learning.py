@@ -1,0 +1,95 @@
+"""Local learning: ``PPLL``, one block or a few a rank, pipelined; and ``Sequential``, all blocks in one process.
+
+Both run the same blocks through the same loop; they differ in where the blocks are placed.
+"""
+
+from torch import Tensor
+
+from trainer.blocks import DTYPES, edge_layouts, make_block
+from trainer.data.source import ImageSource
+from trainer.engines.base import Job
+from trainer.engines.loop import Lane, run
+from trainer.errors import SettingError
+from trainer.partition.partition import Partition
+from trainer.rank import Rank
+from trainer.reporting.measure import Measure
+from trainer.transport.connect import open_edges
+from trainer.transport.edges import Source
+from trainer.update import Update
+
+
+class PPLL:
+    """Pipeline parallelism with local learning (Guo et al., arXiv 2411.12780)."""
+
+    def __init__(self, queue_depth: int = 2) -> None:
+        """``queue_depth`` is the number of packets that may wait to be taken by the next rank."""
+        if queue_depth < 1:
+            raise SettingError(f"engine.queue_depth={queue_depth} must be at least 1")
+        self.queue_depth = queue_depth
+
+    def blocks(self, world_size: int) -> int:
+        """One a rank."""
+        return world_size
+
+    def describe(self, rank: Rank, partition: Partition) -> str:
+        """How many ranks, and what carries their packets."""
+        if rank.world_size == 1:
+            return "ppll with one rank, which owns every block; torchrun --nproc_per_node=4 -m trainer.main starts four"
+        if rank.staged:
+            return (
+                f"ppll, {rank.world_size} ranks that share GPUs: NCCL refuses that, so packets go through host memory"
+            )
+        return f"ppll, {rank.world_size} ranks, packets by {'NCCL' if rank.device.type == 'cuda' else 'gloo'}"
+
+    def train(self, job: Job) -> dict[str, Tensor]:
+        """Train this rank's blocks."""
+        return train_blocks(job, self.queue_depth)
+
+
+class Sequential:
+    """Local learning in one process: the same result, without the pipeline."""
+
+    queue_depth = 0
+
+    def blocks(self, world_size: int) -> int:
+        """Four."""
+        if world_size > 1:
+            raise SettingError(
+                f"engine=sequential is one process, but torchrun started {world_size}; start it with python -m "
+                f"trainer.main"
+            )
+        return 4
+
+    def describe(self, rank: Rank, partition: Partition) -> str:
+        """One process."""
+        return f"sequential, one process with {len(partition.blocks)} blocks"
+
+    def train(self, job: Job) -> dict[str, Tensor]:
+        """Train all blocks."""
+        return train_blocks(job, self.queue_depth)
+
+
+def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
+    """Train the blocks that the partition places on this rank."""
+    rank, plan, cuts = job.rank, job.plan, job.partition.cut_points
+    owners = [block.rank for block in job.partition.blocks]
+    precision = DTYPES[job.precision]
+    blocks = []
+    for index in (index for index, owner in enumerate(owners) if owner == rank.rank):
+        block = make_block(job.network, cuts, index, plan.batch_size, rank.device, precision)
+        block.train_with(
+            Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+        )
+        blocks.append(block)
+    layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
+    edges = open_edges(rank, owners, layouts, _image_source(job), plan, job.clock, queue_depth)
+    lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
+    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
+    return {name: value for block in blocks for name, value in block.state().items()}
+
+
+def _image_source(job: Job) -> Source | None:
+    """The source of the first block, on the rank that has the images."""
+    if job.images is None:
+        return None
+    return ImageSource(job.images, job.network.spec, job.augment, job.plan, job.network.seed, job.rank.device)

@@ -1,0 +1,60 @@
+"""The loop of local learning: every block of a rank in turn, one step each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from trainer.block import Block
+from trainer.packet import Kind
+from trainer.plan import Phase, Plan
+from trainer.reporting.measure import Measure
+from trainer.transport.edges import Sink, Source
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A block with the way its packets come in and its output goes out."""
+
+    block: Block
+    source: Source
+    sink: Sink
+
+
+def train(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
+    """Training steps of one block; gives the number of each step that is done."""
+    block, sink = lane.block, lane.sink
+    block.train()
+    for packet in lane.source.packets(plan.tags(phase)):
+        output = block.forward(packet)
+        sink.put(output)  # leaves before the backward
+        block.learn(output)  # local loss, backward, optimizer, schedule
+        yield packet.tag.step
+
+
+def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
+    """Test batches of one block; gives the number of each batch that is done."""
+    block, sink = lane.block, lane.sink
+    block.eval()
+    for packet in lane.source.packets(plan.tags(phase)):
+        sink.put(block.test(packet))
+        yield packet.tag.step
+
+
+def run(lanes: Sequence[Lane], plan: Plan, measure: Measure) -> int:
+    """Do what the plan says with this rank's blocks; the number of the last step done."""
+    step = plan.done
+    for phase in plan.phases():
+        if phase.kind is Kind.TRAIN:
+            measure.begin_training(step)
+            for step, *_ in zip(*(train(lane, plan, phase) for lane in lanes), strict=False):
+                measure.step(step, phase.epoch)
+            measure.end_training(step)
+        else:
+            for _ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
+                pass
+            measure.end_test()
+        if phase.kind is Kind.TEST or not plan.tests_after(step):
+            measure.end_epoch(step, phase.epoch)
+    for lane in lanes:
+        lane.sink.close()
+        lane.block.check_losses()
+    return step

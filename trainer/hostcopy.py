@@ -1,0 +1,33 @@
+"""Reading small results from a device without stopping it."""
+
+import torch
+from torch import Tensor
+
+
+class HostCopy:
+    """A small tensor on its way to the host.
+
+    On CUDA the copy is queued behind the work that produces the tensor, and ``ready`` tells whether it has arrived;
+    on the CPU it is there at once. Make it on the training thread, read it wherever convenient.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        tensor = tensor.detach()
+        if tensor.is_cuda:
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._host = tensor.clone()
+
+    def ready(self) -> bool:
+        """Whether ``wait`` would return at once."""
+        return self._event is None or self._event.query()
+
+    def wait(self) -> Tensor:
+        """The values, on the CPU; waits for them where they have not arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host

@@ -1,0 +1,99 @@
+"""Decoupled greedy learning (Belilovsky et al., arXiv 1901.08164), with the authors' "mlp-sr" head."""
+
+from torch import Tensor, nn
+
+from trainer.errors import SettingError
+from trainer.local_losses.base import HeadClassifier, LocalClassifier, Site
+
+
+class MapHead(nn.Sequential):
+    """Pool to a quarter of the resolution, 1x1 convolutions, pool to 2x2, perceptron: ``(N, C, H, W)`` to
+    ``(N, classes)``; batch norm and ReLU behind every layer but the last."""
+
+    def __init__(
+        self, features: tuple[int, int, int], num_classes: int, pointwise_layers: int, hidden_layers: int
+    ) -> None:
+        channels, height, width = features
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d((-(-height // 4), -(-width // 4)))]
+        for _ in range(pointwise_layers):
+            layers += [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        for _ in range(hidden_layers):
+            layers += [
+                nn.Linear(4 * channels, 4 * channels, bias=False),
+                nn.BatchNorm1d(4 * channels),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers, nn.Linear(4 * channels, num_classes))
+
+
+class PoolTokens(nn.Module):
+    """Average neighbouring tokens, four into one: ``(N, T, D)`` to ``(N, ceil(T / 4), D)``."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool1d(-(-tokens // 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, T, D)`` to ``(N, ceil(T / 4), D)``."""
+        pooled: Tensor = self.pool(x.transpose(1, 2))
+        return pooled.transpose(1, 2)
+
+
+class MeanTokens(nn.Module):
+    """Average all tokens: ``(N, T, D)`` to ``(N, D)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, T, D)`` to ``(N, D)``."""
+        return x.mean(1)
+
+
+class TokensHead(nn.Sequential):
+    """The same head for tokens, ``(N, T, D)`` to ``(N, classes)``: linear layers for each token where maps have 1x1
+    convolutions, and layer norm where maps have batch norm."""
+
+    def __init__(self, features: tuple[int, int], num_classes: int, pointwise_layers: int, hidden_layers: int) -> None:
+        tokens, width = features
+        layers: list[nn.Module] = [nn.LayerNorm(width), PoolTokens(tokens)]
+        layers += self._layers(width, pointwise_layers)
+        layers.append(MeanTokens())
+        layers += self._layers(width, hidden_layers)
+        super().__init__(*layers, nn.Linear(width, num_classes))
+
+    @staticmethod
+    def _layers(width: int, count: int) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for _ in range(count):
+            layers += [nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(inplace=True)]
+        return layers
+
+
+class DGL:
+    """Cross-entropy of a small perceptron on pooled features."""
+
+    fields: tuple[str, ...] = ()
+
+    def __init__(self, pointwise_layers: int = 3, hidden_layers: int = 3) -> None:
+        """How many layers stand before and after the last pooling; the paper has three of each."""
+        if pointwise_layers < 0 or hidden_layers < 0:
+            raise SettingError(
+                f"local_loss.pointwise_layers={pointwise_layers} and local_loss.hidden_layers={hidden_layers} "
+                f"can't be negative"
+            )
+        self._layers = pointwise_layers, hidden_layers
+
+    def classifier(self, site: Site) -> LocalClassifier:
+        """A head for maps or tokens; vectors are tokens of which there is one."""
+        match site.features:
+            case (channels, height, width):
+                return HeadClassifier(MapHead((channels, height, width), site.num_classes, *self._layers))
+            case (tokens, width):
+                return HeadClassifier(TokensHead((tokens, width), site.num_classes, *self._layers))
+            case (width,):
+                return HeadClassifier(
+                    nn.Sequential(nn.Unflatten(1, (1, width)), TokensHead((1, width), site.num_classes, *self._layers))
+                )
+        raise SettingError(
+            f"local_loss=dgl has no head for features of shape {site.features}; cut where they are maps, tokens "
+            f"or vectors"
+        )

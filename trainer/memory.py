@@ -1,0 +1,73 @@
+"""What each rank will need of memory, found before it needs it."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainer.blocks import DTYPES, edge_layouts
+from trainer.network import Network
+from trainer.partition.cost import blank_packet, count
+from trainer.partition.partition import Partition
+from trainer.reporting.tables import mebibytes, table
+from trainer.transport.connect import RECEIVE_SLOTS
+from trainer.update import MakeOptimizer
+
+
+def memory_table(
+    network: Network,
+    partition: Partition,
+    batch_size: int,
+    precision: str,
+    make_optimizer: MakeOptimizer,
+    queue_depth: int,
+) -> list[str]:
+    """For each rank: its weights with gradients and optimizer state; the activations that it keeps for a backward (in
+    fp32, an upper bound for bf16); the slots for packets; and what it sends for one step."""
+    owners = [block.rank for block in partition.blocks]
+    layouts = edge_layouts(network, partition.cut_points, batch_size, DTYPES[precision])
+    copies = 2 + _state_copies(make_optimizer)
+    kept = _kept_bytes(network, partition.cut_points, batch_size)
+    rows = [["rank", "weights and optimizer", "activations", "packet slots", "sends a step"]]
+    for rank in range(owners[-1] + 1):
+        own = [block for block, owner in enumerate(owners) if owner == rank]
+        parameters = sum(
+            partition.blocks[block].parameters + partition.blocks[block].classifier_parameters for block in own
+        )
+        leaving = layouts[own[-1]].nbytes if own[-1] < len(layouts) else 0
+        coming = layouts[own[0] - 1].nbytes if own[0] > 0 else 0
+        # The blocks of a rank work one after the other, so only the largest one's activations count.
+        sizes = (
+            4 * copies * parameters,
+            max(kept[block] for block in own),
+            queue_depth * leaving + RECEIVE_SLOTS * coming,
+            leaving,
+        )
+        rows.append([str(rank), *map(mebibytes, sizes)])
+    return table(rows)
+
+
+def _state_copies(make_optimizer: MakeOptimizer) -> float:
+    """How much state an optimizer keeps for a parameter, in parameters."""
+    parameter = nn.Parameter(torch.zeros(4096))
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = make_optimizer([parameter])
+    optimizer.step()
+    state = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() for tensor in state if tensor.dim()) / parameter.numel()
+
+
+def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[int]:
+    """The bytes of activations that each block keeps between its forward and its backward."""
+    meta = torch.device("meta")
+    packet = blank_packet(network, batch_size, meta)
+    x, kept = packet["x"], []
+    for units in network.split(cuts):
+        body = nn.Sequential(*copy.deepcopy(list(units.values()))).to(meta)
+        classifier = network.classifier(list(units)[-1], cuts).to(meta)
+        work = count(nn.ModuleList([body, classifier]), lambda: classifier.judge(body(x), packet).loss)  # noqa: B023
+        kept.append(work.kept_bytes)
+        with torch.no_grad():
+            x = body(x)
+    return kept

@@ -1,0 +1,49 @@
+"""A block's running loss and accuracy, summed on its device."""
+
+import torch
+from torch import Tensor
+
+from trainer.hostcopy import HostCopy
+from trainer.local_losses.base import Judged, correct
+
+
+class Totals:
+    """Sums on their way to the host; ``mean`` waits for them."""
+
+    def __init__(self, sums: Tensor) -> None:
+        self._copy = HostCopy(sums)
+
+    def mean(self) -> dict[str, float]:
+        """Mean loss and accuracy (0 to 1) of the samples summed."""
+        loss, right, seen = self._copy.wait().tolist()
+        return {"loss": loss / max(seen, 1), "accuracy": right / max(seen, 1)}
+
+
+class Meter:
+    """Sums the loss and the right answers of the samples it is shown, over a pass and over windows of it, without a
+    synchronisation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._window = torch.zeros(3, dtype=torch.float64, device=device)
+        self._pass = torch.zeros_like(self._window)
+
+    def add(self, judged: Judged, label: Tensor) -> None:
+        """Count a batch: its mean loss, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``."""
+        count = len(judged.logits)
+        loss = judged.loss.detach().double() * count
+        right = correct(judged.logits.detach(), label[:count])
+        self._window += torch.stack((loss, right, torch.full_like(right, count)))
+
+    def take_window(self) -> Totals:
+        """What was summed since the last call."""
+        totals = Totals(self._window)
+        self._pass += self._window
+        self._window.zero_()
+        return totals
+
+    def take_pass(self) -> Totals:
+        """What was summed since the last call of this method: a whole pass over the data."""
+        self.take_window()
+        totals = Totals(self._pass)
+        self._pass.zero_()
+        return totals

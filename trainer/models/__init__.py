@@ -1,0 +1,1 @@
+"""Models, each a function that returns an ``nn.Sequential`` of units."""

@@ -1,0 +1,93 @@
+"""The network of a run: its units, the shapes between them, and the local classifiers that a partition asks for."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from trainer.data.images import DataSpec
+from trainer.errors import SettingError
+from trainer.local_losses.base import LocalClassifier, LocalLoss, ModelOutput, Site
+from trainer.seeds import seeded
+from trainer.units import Units, units_of
+
+
+@dataclass
+class Network:
+    """A model before it is cut.
+
+    Attributes:
+        units: the model's units by name, in order.
+        features: the shape of one sample behind each unit, by the unit's name.
+        spec: what is known of the data.
+        local_loss: the method that the blocks but the last are trained by.
+        seed: what initial weights depend on.
+    """
+
+    units: Units
+    features: dict[str, tuple[int, ...]]
+    spec: DataSpec
+    local_loss: LocalLoss
+    seed: int
+
+    @classmethod
+    def of(cls, model: nn.Sequential, spec: DataSpec, local_loss: LocalLoss, seed: int) -> "Network":
+        """The network of a model. Raises ``SettingError`` where the model does not turn the images into logits."""
+        units = units_of(model)
+        features = feature_shapes(units, spec.image_shape)
+        last = list(features.values())[-1]
+        if last != (spec.num_classes,):
+            raise SettingError(
+                f"the model's output has shape {last} a sample; for {spec.num_classes} classes it must be "
+                f"({spec.num_classes},)"
+            )
+        return cls(units, features, spec, local_loss, seed)
+
+    @property
+    def names(self) -> list[str]:
+        """The units' names, in order."""
+        return list(self.units)
+
+    def classifier(self, cut: str, cuts: Sequence[str]) -> LocalClassifier:
+        """The classifier of the block that ends with unit ``cut``, where the model is cut after each of ``cuts``. Its
+        initial weights depend on the seed and its place, not on the partition."""
+        if cut not in cuts:
+            return ModelOutput()
+        site = Site(
+            cut, list(cuts).index(cut), len(cuts), self.features[cut], self.spec.num_classes, self.spec.image_shape
+        )
+        with seeded(self.seed, "local_classifier", cut):
+            return self.local_loss.classifier(site)
+
+    def split(self, cuts: Sequence[str]) -> list[Units]:
+        """The units of each block."""
+        blocks: list[Units] = [{}]
+        for name, unit in self.units.items():
+            blocks[-1][name] = unit
+            if name in cuts:
+                blocks.append({})
+        return blocks
+
+
+def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of one sample behind each unit, found without computing anything. Raises ``SettingError`` for a unit
+    that can't take what the one before it gives."""
+    x = torch.empty(2, *image_shape, device="meta")
+    shapes = {}
+    with torch.no_grad():
+        for name, unit in units.items():
+            try:
+                x = copy.deepcopy(unit).to("meta").eval()(x)
+            except (RuntimeError, ValueError, TypeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise SettingError(
+                    f"unit {name} of the model can't take input of shape {tuple(x.shape)}: {reason}"
+                ) from error
+            if not isinstance(x, torch.Tensor):
+                raise SettingError(
+                    f"unit {name} of the model gives a {type(x).__name__}; every unit must give one tensor"
+                )
+            shapes[name] = tuple(x.shape[1:])
+    return shapes

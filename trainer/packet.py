@@ -1,0 +1,127 @@
+"""Packets: what crosses from one block to the next for one mini-batch.
+
+A packet is an ordered list of named fields behind a header. Between ranks it is *one* message: a flat byte buffer
+with a typed view for each field. Fields are declared before the first step, so a local loss that needs one more thing
+(the image, say) declares a field and nothing else changes.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64
+"""Every field starts at a multiple of this many bytes (a cache line; more than any dtype or NCCL needs)."""
+
+HEADER_WORDS = 8
+"""The header is this many int64 words, one alignment unit."""
+
+OPEN_END = -1
+"""The header's ``last_step`` while no early end has been decided."""
+
+
+class Kind(IntEnum):
+    """What a packet is for."""
+
+    TRAIN = 0
+    TEST = 1
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Which mini-batch a packet carries: the step number (of the run in training, of the pass in a test, both from 1)
+    and how many of its samples are valid (fewer than the packet holds only in the last batch of a test)."""
+
+    kind: Kind
+    step: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of a packet; the first axis of ``shape`` is the sample, ``(N, ...)``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, without padding."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Images and feature maps are kept channels-last, what convolutions are fastest on; all else is row-major.
+        Either way the field is one dense range of bytes."""
+        return torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
+
+    def view(self, buffer: Tensor) -> Tensor:
+        """This field's tensor over ``buffer``, a uint8 tensor of exactly ``nbytes`` bytes."""
+        flat = buffer.view(self.dtype)
+        if self.memory_format is torch.channels_last:
+            n, c, h, w = self.shape
+            return flat.view(n, h, w, c).permute(0, 3, 1, 2)
+        return flat.view(self.shape)
+
+
+@dataclass
+class Packet:
+    """The fields of one mini-batch, with the tag that says which; ``last_step`` is the number of the run's last step
+    where an early end has been decided, ``OPEN_END`` where not; ``evaluate`` whether a test follows that step."""
+
+    tag: Tag
+    fields: dict[str, Tensor]
+    last_step: int = OPEN_END
+    evaluate: bool = True
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.fields[name]
+
+    def header(self) -> list[int]:
+        """The header words of this packet."""
+        words = [self.tag.kind, self.tag.step, self.tag.count, self.last_step, int(self.evaluate)]
+        return words + [0] * (HEADER_WORDS - len(words))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each field lies in the flat buffer that carries a packet."""
+
+    fields: tuple[Field, ...]
+    offsets: tuple[int, ...] = field(init=False)
+    nbytes: int = field(init=False)
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        object.__setattr__(self, "fields", tuple(fields))
+        if len({f.name for f in self.fields}) != len(self.fields):
+            raise ValueError(f"a packet's fields must have different names: {[f.name for f in self.fields]}")
+        offsets, end = [], HEADER_WORDS * 8
+        for f in self.fields:
+            offsets.append(end)
+            end += -(-f.nbytes // ALIGNMENT) * ALIGNMENT
+        object.__setattr__(self, "offsets", tuple(offsets))
+        object.__setattr__(self, "nbytes", end)
+
+    def digest(self) -> int:
+        """63 bits that differ where two layouts differ, for the two sides of an edge to compare."""
+        text = repr([(f.name, f.shape, str(f.dtype)) for f in self.fields])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+    def header(self, buffer: Tensor) -> Tensor:
+        """The int64 header words of a buffer, ``(HEADER_WORDS,)``."""
+        return buffer[: HEADER_WORDS * 8].view(torch.int64)
+
+    def views(self, buffer: Tensor) -> dict[str, Tensor]:
+        """A view for each field over ``buffer``, a uint8 tensor of ``nbytes`` bytes."""
+        return {
+            f.name: f.view(buffer[offset : offset + f.nbytes])
+            for f, offset in zip(self.fields, self.offsets, strict=True)
+        }
+
+    def select(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of ``fields``, those that this layout carries."""
+        return {f.name: fields[f.name] for f in self.fields}

@@ -1,0 +1,191 @@
+"""What a training step of each unit and of each local classifier costs, counted or measured.
+
+Counting runs forward and backward on the meta device, which computes nothing but sees every operator: floating-point
+operations by torch's own formulas, and the bytes that operators read and write. On a CPU and on small images the early,
+wide feature maps of a convolutional network are bound by memory, which arithmetic alone does not show.
+"""
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.data.source import data_fields
+from trainer.errors import SettingError
+from trainer.network import Network
+from trainer.packet import Kind, Packet, Tag
+from trainer.units import placed
+
+OPTIMIZER_PASSES = 5
+"""How often an optimizer step touches each parameter's size in memory: it reads the weight, the gradient and the
+momentum, and writes the weight and the momentum."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The two coefficients of the counted cost: arithmetic in Gflop/s and memory traffic in GB/s of one rank."""
+
+    gflops: float
+    gbytes_per_second: float
+
+    def seconds(self, flops: float, nbytes: float) -> float:
+        """The time for so many operations and bytes."""
+        return flops / (self.gflops * 1e9) + nbytes / (self.gbytes_per_second * 1e9)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one training step, by unit name.
+
+    Attributes:
+        first: of a unit that begins a block, whose input needs no gradient.
+        inner: of any other unit.
+        classifier: of the local classifier after a unit; infinite where the local loss has none for its features.
+    """
+
+    first: dict[str, float]
+    inner: dict[str, float]
+    classifier: dict[str, float]
+
+    def block(self, units: list[str], last: bool) -> float:
+        """Seconds of a block of ``units``, with its classifier unless it is the ``last``."""
+        body = self.first[units[0]] + sum(self.inner[name] for name in units[1:])
+        return body + (0.0 if last else self.classifier[units[-1]])
+
+
+Timer = Callable[[nn.Module, Callable[[], Tensor]], float]
+"""Gives the seconds of a training step of a module, whose output (a loss, or anything) a function computes."""
+
+
+def costs_of(network: Network, batch_size: int, device: torch.device, timer: Timer) -> Costs:
+    """The cost of every unit and of a local classifier behind every unit but the last, at ``batch_size`` images a step,
+    by ``timer`` on ``device``."""
+    first, inner, classifier = {}, {}, {}
+    packet = blank_packet(network, batch_size, device)
+    x = packet["x"]
+    names = network.names
+    for name, unit in network.units.items():
+        unit = placed(copy.deepcopy(unit), device)
+        first[name] = timer(unit, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
+        wanting = x.clone().requires_grad_()
+        inner[name] = timer(unit, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
+        with torch.no_grad():
+            x = unit(x)
+        if name != names[-1]:
+            classifier[name] = _classifier_cost(network, name, x, packet, device, timer)
+    return Costs(first, inner, classifier)
+
+
+def _classifier_cost(
+    network: Network, cut: str, x: Tensor, packet: Packet, device: torch.device, timer: Timer
+) -> float:
+    try:
+        classifier = placed(network.classifier(cut, [cut]), device)
+    except SettingError:
+        return math.inf
+    features = x.detach().requires_grad_()
+    return timer(classifier, lambda: classifier.judge(features, packet).loss)
+
+
+def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:
+    """A packet of black images of class 0, with every field that a dataset offers."""
+    fields = {}
+    for field in data_fields(network.spec, batch_size).values():
+        fields[field.name] = field.view(torch.zeros(field.nbytes, dtype=torch.uint8)).to(device)
+    return Packet(Tag(Kind.TRAIN, 1, batch_size), fields)
+
+
+def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
+    """Costs by counting: the same on every machine, in no time."""
+
+    def timer(module: nn.Module, forward: Callable[[], Tensor]) -> float:
+        work = count(module, forward)
+        return machine.seconds(work.flops, work.nbytes)
+
+    return costs_of(network, batch_size, torch.device("meta"), timer)
+
+
+def measured(network: Network, batch_size: int, device: torch.device, repeats: int) -> Costs:
+    """Costs by the clock: the median of ``repeats`` steps of each piece, in seconds, on ``device``."""
+
+    def timer(module: nn.Module, forward: Callable[[], Tensor]) -> float:
+        optimizer = (
+            torch.optim.SGD(module.parameters(), 0.0, momentum=0.9) if any(True for _ in module.parameters()) else None
+        )
+        seconds = []
+        for _ in range(repeats + 1):
+            begin = _now(device)
+            _backward(forward())
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+            seconds.append(_now(device) - begin)
+        return statistics.median(seconds[1:])
+
+    return costs_of(network, batch_size, device, timer)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _backward(output: Tensor) -> None:
+    if output.requires_grad:
+        output.backward(torch.ones_like(output))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training step of a module: operations, bytes moved, bytes of activations kept for the backward."""
+
+    flops: int
+    nbytes: int
+    kept_bytes: int
+
+
+def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
+    """Count a training step of ``module`` on the meta device: forward, backward and optimizer."""
+    parameters = list(module.parameters())
+    own = {id(parameter) for parameter in parameters}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[id(tensor)] = tensor
+        return tensor
+
+    traffic, flops = _Traffic(), FlopCounterMode(display=False)
+    saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with flops, traffic, saved if parameters else nullcontext():
+        _backward(forward())
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
+    optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters)
+    module.zero_grad()
+    return Work(flops.get_total_flops(), traffic.nbytes + optimizer, sum(storages.values()))
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operators read and write; views move nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = {id(leaf): leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)}
+            self.nbytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        return out

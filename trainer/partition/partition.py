@@ -1,0 +1,72 @@
+"""The partition of a run: blocks, their costs, and the rank that owns each."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.errors import SettingError
+from trainer.network import Network
+from trainer.partition.cost import Costs
+from trainer.partition.cuts import balance
+from trainer.partition.strategies import Chosen
+from trainer.units import named_parameters
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """One block: its units, parameters with and without the local classifier, estimated seconds a step, its rank."""
+
+    units: list[str]
+    parameters: int
+    classifier_parameters: int
+    cost_seconds: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The cut points of a run and what follows from them; kept in ``partition.json``."""
+
+    cut_points: list[str]
+    how: str
+    blocks: list[BlockPlan]
+    costs: Costs
+
+    @classmethod
+    def of(cls, network: Network, chosen: Chosen, ranks: int) -> "Partition":
+        """The partition of chosen cuts with its blocks placed on ``ranks`` ranks: neighbours together, so that packets
+        only ever go to the next rank, and the costliest rank as cheap as can be."""
+        pieces = network.split(chosen.cuts)
+        names = [list(piece) for piece in pieces]
+        seconds = [chosen.costs.block(units, units is names[-1]) for units in names]
+        owners = place(seconds, ranks)
+        blocks = []
+        for units, piece, cost, rank in zip(names, pieces, seconds, owners, strict=True):
+            classifier = network.classifier(units[-1], chosen.cuts)
+            own = sum(parameter.numel() for parameter in named_parameters(piece).values())
+            extra = sum(parameter.numel() for parameter in classifier.parameters())
+            blocks.append(BlockPlan(units, own, extra, cost, rank))
+        return cls(chosen.cuts, chosen.how, blocks, chosen.costs)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``partition.json`` and for other ranks."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Partition":
+        """What ``to_json`` gave."""
+        blocks = [BlockPlan(**block) for block in value["blocks"]]
+        return cls(value["cut_points"], value["how"], blocks, Costs(**value["costs"]))
+
+
+def place(seconds: Sequence[float], ranks: int) -> list[int]:
+    """The rank of each block: runs of neighbouring blocks, the costliest rank as cheap as can be. Raises
+    ``SettingError`` where there are fewer blocks than ranks."""
+    if len(seconds) < ranks:
+        raise SettingError(
+            f"{len(seconds)} blocks do not fit {ranks} ranks: each rank needs at least one; start "
+            f"{len(seconds)} ranks with "
+            f"--nproc_per_node={len(seconds)}, or set partition.blocks={ranks} or {ranks - 1} cut points"
+        )
+    ends = balance(len(seconds), ranks, lambda start, stop: sum(seconds[start:stop]))
+    return [sum(block >= end for end in ends) for block in range(len(seconds))]

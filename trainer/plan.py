@@ -1,0 +1,86 @@
+"""The plan of a run: which mini-batches pass through the pipeline, in which order, and where it ends.
+
+Every rank follows the same plan on its own, so it knows without asking what its next packet must be and whether there
+is one. Only an *early* end is news: the first rank calls ``stop`` on its plan, the headers of its packets carry the
+last step down the pipeline, and each rank calls ``stop`` in turn.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainer.packet import OPEN_END, Kind, Tag
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass over a split: the training steps ``first`` to ``last`` of an epoch, or the test that follows."""
+
+    kind: Kind
+    epoch: int
+    first: int
+    last: int
+
+
+class Plan:
+    """Epochs of training steps with tests between them; steps and epochs count from 1.
+
+    A short last training batch is dropped; a short last test batch is part of the plan, with its count.
+    """
+
+    def __init__(
+        self,
+        train_size: int,
+        test_size: int,
+        batch_size: int,
+        epochs: int,
+        max_steps: int | None = None,
+        eval_every: int = 1,
+        done: int = 0,
+    ) -> None:
+        """``done`` is the number of steps done before (0 in a new run); sizes are in images."""
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.steps_per_epoch = train_size // batch_size
+        self.test_size = test_size
+        self.test_batches = -(-test_size // batch_size)
+        self.eval_every = eval_every
+        self.done = done
+        self.scheduled_steps = epochs * self.steps_per_epoch
+        self.last_step = min(self.scheduled_steps, max_steps or self.scheduled_steps)
+        self.evaluate = True
+        self.early_end = OPEN_END
+
+    def stop(self, last_step: int, evaluate: bool) -> None:
+        """End the run after ``last_step`` (or where it would have ended anyway), with a test of it or without."""
+        if last_step < self.last_step:
+            self.last_step = self.early_end = last_step
+            self.evaluate = evaluate
+
+    def tests_after(self, step: int) -> bool:
+        """Whether a test follows step ``step``, which ends an epoch or the run."""
+        if step == self.last_step:
+            return self.evaluate
+        return step // self.steps_per_epoch % self.eval_every == 0
+
+    def phases(self) -> Iterator[Phase]:
+        """The passes from here to the end, decided as they come so that an early end counts."""
+        step = self.done
+        while step < self.last_step:
+            epoch = step // self.steps_per_epoch + 1
+            yield Phase(Kind.TRAIN, epoch, step + 1, epoch * self.steps_per_epoch)
+            step = min(epoch * self.steps_per_epoch, self.last_step)
+            if self.tests_after(step):
+                yield Phase(Kind.TEST, epoch, 1, self.test_batches)
+
+    def tags(self, phase: Phase) -> Iterator[Tag]:
+        """The packets of one pass."""
+        for step in range(phase.first, phase.last + 1):
+            if phase.kind is Kind.TEST:
+                yield Tag(Kind.TEST, step, min(self.batch_size, self.test_size - (step - 1) * self.batch_size))
+            elif step <= self.last_step:
+                yield Tag(Kind.TRAIN, step, self.batch_size)
+
+    def all_tags(self) -> Iterator[Tag]:
+        """The packets of all passes: what an edge carries in one run."""
+        for phase in self.phases():
+            yield from self.tags(phase)

@@ -1,0 +1,194 @@
+"""What a process is within a run: its rank, its device, its threads and its connections, in one object handed down."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import torch
+import torch.distributed as dist
+
+from trainer.errors import SettingError
+from trainer.transport.control import Control
+
+STORE_TIMEOUT = timedelta(days=30)
+"""Waiting on the control store has no limit of its own: the launcher ends ranks whose peers have failed."""
+
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started: by torchrun (or anything that sets its variables), or alone."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    restarts: int = 0
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Launch":
+        """Read torchrun's variables. Raises ``SettingError`` where they are incomplete or make no sense."""
+        if "RANK" not in environment and "WORLD_SIZE" not in environment:
+            return cls(environment=environment)
+        missing = [name for name in LAUNCHER_VARIABLES if name not in environment]
+        if missing:
+            raise SettingError(
+                f"the environment sets some of torchrun's variables but not {', '.join(missing)}; "
+                "start the ranks with torchrun, or unset RANK and WORLD_SIZE to run one process"
+            )
+
+        def number(name: str, default: str) -> int:
+            value = environment.get(name, default)
+            if not value.isdecimal():
+                raise SettingError(
+                    f"the environment variable {name}={value!r} must be a whole number, as torchrun sets it"
+                )
+            return int(value)
+
+        rank, world_size = number("RANK", ""), number("WORLD_SIZE", "")
+        number("MASTER_PORT", "")
+        if rank >= world_size:
+            raise SettingError(
+                f"the environment says RANK={rank} and WORLD_SIZE={world_size}; a rank is below the world size"
+            )
+        return cls(
+            rank,
+            world_size,
+            number("LOCAL_RANK", str(rank)),
+            number("LOCAL_WORLD_SIZE", str(world_size)),
+            number("TORCHELASTIC_RESTART_COUNT", "0"),
+            environment,
+        )
+
+    @property
+    def by_torchrun(self) -> bool:
+        """Whether a launcher started this process."""
+        return "RANK" in self.environment
+
+    @property
+    def one_node(self) -> bool:
+        """Whether every rank is on this machine."""
+        return self.local_world_size == self.world_size
+
+    @cached_property
+    def store(self) -> dist.Store:
+        """The key-value store of the whole launch: torchrun's own where it offers one; it survives restarts."""
+        if not self.by_torchrun:
+            return dist.HashStore()
+        hosted = self.environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return dist.TCPStore(
+            self.environment["MASTER_ADDR"],
+            int(self.environment["MASTER_PORT"]),
+            is_master=self.rank == 0 and not hosted,
+            timeout=STORE_TIMEOUT,
+        )
+
+    def control(self, *prefix: str) -> Control:
+        """Control traffic under a prefix."""
+        store = self.store
+        for part in ("ppll", *prefix):
+            store = dist.PrefixStore(part, store)
+        return Control(store, self.rank, self.world_size)
+
+    def stamp(self) -> str:
+        """The moment of the launch by rank 0's clock, ``2026-11-23/10-42-07``, the same on every rank and after a
+        restart."""
+        return self.control().agree("stamp", lambda: datetime.now().strftime("%Y-%m-%d/%H-%M-%S"))
+
+
+@dataclass
+class Rank:
+    """One process of a running job. ``replica`` tells apart whole copies of the model that see different images; it is
+    0 wherever the ranks share one model."""
+
+    launch: Launch
+    job: int
+    device: torch.device
+    threads: int
+    timeout: timedelta
+    control: Control
+    replica: int = 0
+
+    @classmethod
+    def join(cls, launch: Launch, job: int, device: str, threads: int | str, timeout_seconds: float) -> "Rank":
+        """Set up the device, the threads and the process group of job number ``job`` of this launch."""
+        torch_device = choose_device(device, launch.local_rank)
+        count = choose_threads(threads, launch)
+        torch.set_num_threads(count)
+        timeout = timedelta(seconds=timeout_seconds)
+        attempt = (f"job{job}", f"attempt{launch.restarts}")
+        if launch.world_size > 1:
+            if launch.one_node and platform.system() == "Linux":
+                # Nothing that one machine needs may be reachable from another.
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+                os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+            dist.init_process_group(
+                "gloo",
+                store=dist.PrefixStore("/".join(("ppll-group", *attempt)), launch.store),
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=timeout,
+            )
+        return cls(launch, job, torch_device, count, timeout, launch.control(*attempt))
+
+    @property
+    def rank(self) -> int:
+        """This process's number in the job."""
+        return self.launch.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes the job has."""
+        return self.launch.world_size
+
+    @property
+    def staged(self) -> bool:
+        """Whether packets go through host memory: several ranks share a GPU, which NCCL refuses."""
+        return self.device.type == "cuda" and self.launch.local_world_size > torch.cuda.device_count()
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the ranks of this machine have to share cores or GPUs, so that their speeds are not their own."""
+        if self.device.type == "cuda":
+            return self.staged
+        return self.launch.local_world_size * self.threads > available_cores()
+
+    def leave(self) -> None:
+        """End this job's process group; the launch can join another job afterwards."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def available_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """The device of a rank for the setting ``device``; ranks beyond the number of GPUs share them in turn.
+    Raises ``SettingError`` where there is no such device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise SettingError(f"device={name} is unknown; it is auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingError(
+            "device=cuda, but this machine has no GPU that torch can use; leave device=auto or set device=cpu"
+        )
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def choose_threads(setting: int | str, launch: Launch) -> int:
+    """The number of CPU threads of this process for the setting ``threads``."""
+    if setting != "auto":
+        return int(setting)
+    if not launch.by_torchrun and launch.environment.get("OMP_NUM_THREADS", "").isdecimal():
+        return max(1, int(launch.environment["OMP_NUM_THREADS"]))
+    return max(1, available_cores() // launch.local_world_size)

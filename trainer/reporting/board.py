@@ -1,0 +1,125 @@
+"""Rank 0's view of the whole run: it puts the records of all ranks together and tells the listeners.
+
+Ranks are at different steps at the same moment, so the parts of one step or epoch arrive one after another; a record
+goes out when its last part is there, and records go out in order.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.reporting.records import Listener, Record, RunFacts
+from trainer.transport.control import Control
+
+
+class Board:
+    """Collects on a thread of its own until every rank has said that nothing follows."""
+
+    def __init__(self, control: Control, listeners: Sequence[Listener], run: RunFacts) -> None:
+        """Tells the listeners that the run starts, on the thread: a slow one never delays training."""
+        self._control = control.clone()
+        self._listeners, self._run = listeners, run
+        self._owners = [block.rank for block in run.partition.blocks]
+        self._parts: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+        self._epochs: list[Record] = []
+        self._error: Exception | None = None
+        self._open = set(range(control.world_size))
+        self._thread = threading.Thread(target=self._collect, name="board", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> list[Record]:
+        """Wait until every rank has reported everything; the epochs' records in order."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._epochs
+
+    def summarise(self, record: Record) -> None:
+        """Tell the listeners how the run ended."""
+        for listener in self._listeners:
+            listener.summary(record)
+
+    def close(self) -> None:
+        """Close the listeners."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _collect(self) -> None:
+        try:
+            for listener in self._listeners:
+                listener.start(self._run)
+            for record in self._control.records():
+                self._take(record)
+                if not self._open:
+                    return
+        except Exception as error:  # handed to the main thread by finish()
+            self._error = error
+
+    def _take(self, record: Record) -> None:
+        rank, kind = record.pop("rank"), record.pop("kind")
+        if kind == "end":
+            self._open.discard(rank)
+        elif kind == "warning":
+            for listener in self._listeners:
+                listener.warning(f"rank {rank}: {record['text']}")
+        else:
+            parts = self._parts[kind, record["step"]]
+            parts[rank] = record
+            if len(parts) == self._control.world_size:
+                del self._parts[kind, record["step"]]
+                self._publish(kind, [parts[r] for r in sorted(parts)])
+
+    def _publish(self, kind: str, parts: list[Record]) -> None:
+        blocks = [parts[owner]["blocks"][str(index)] for index, owner in enumerate(self._owners)]
+        record: Record = {"kind": kind, "step": parts[0]["step"], "epoch": parts[0]["epoch"]}
+        if kind == "step":
+            record["blocks"] = blocks
+            for listener in self._listeners:
+                listener.step(record)
+            return
+        record |= _epoch(blocks, [part["lap"] for part in parts], self._run.config["batch_size"])
+        self._epochs.append(record)
+        for listener in self._listeners:
+            listener.epoch(record)
+
+
+def _epoch(blocks: list[dict[str, Any]], laps: list[dict[str, float]], batch_size: int) -> Record:
+    """An epoch's record of its parts. A lap covers an epoch's steps but those left out at the beginning of the run."""
+    record: Record = {"train": {"blocks": [block["train"] for block in blocks]}}
+    if blocks[-1]["test"] is not None:
+        record["test"] = {"blocks": [block["test"] for block in blocks], "accuracy": blocks[-1]["test"]["accuracy"]}
+    last = laps[-1]
+    record["images_per_second"] = last["steps"] * batch_size / last["seconds"] if last["steps"] else None
+    record["measured_steps"] = last["steps"]
+    record["measured_seconds"] = last["seconds"]
+    record["ranks"] = [
+        {"busy_seconds": lap["busy_seconds"], "wait_seconds": lap["wait_seconds"], "steps": lap["steps"]}
+        for lap in laps
+    ]
+    return record
+
+
+def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out_steps: int) -> Record:
+    """The summary of a run's epochs."""
+    tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
+    steps = sum(epoch["measured_steps"] for epoch in epochs)
+    seconds = sum(epoch["measured_seconds"] for epoch in epochs)
+    busiest = max(
+        sum(epoch["ranks"][rank]["busy_seconds"] for epoch in epochs) for rank in range(len(epochs[0]["ranks"]))
+    )
+    return {
+        "kind": "summary",
+        "steps": epochs[-1]["step"],
+        "epochs": epochs[-1]["epoch"],
+        "test_accuracy": tested[-1] if tested else None,
+        "best_test_accuracy": max(tested, default=None),
+        "exit_accuracies": [block["accuracy"] for block in epochs[-1]["test"]["blocks"]]
+        if "test" in epochs[-1]
+        else None,
+        "images_per_second": steps * batch_size / seconds if steps else None,
+        "left_out_steps": left_out_steps,
+        "pipeline_efficiency": None if run.speed_note or not steps else min(1.0, busiest / seconds),
+        "note": run.speed_note,
+        "cut_points": run.partition.cut_points,
+    }

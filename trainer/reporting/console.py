@@ -1,0 +1,158 @@
+"""What a person sees: tables at the start and the end, a line an epoch, and on a terminal a live view of the blocks."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from trainer.partition.partition import Partition
+from trainer.reporting.live import LiveView
+from trainer.reporting.records import Record, RunFacts
+from trainer.reporting.tables import table
+
+
+class Console:
+    """Writes to the terminal and to ``console.log``."""
+
+    def __init__(self, path: Path, stream: TextIO | None = None) -> None:
+        """``path`` is the log file's; ``stream`` is standard output unless given."""
+        self._stream = stream or sys.stdout
+        self._log = path.open("a", encoding="utf-8")
+        self._live: LiveView | None = None
+
+    def start(self, run: RunFacts) -> None:
+        """Say how it runs and where it is cut."""
+        self._run = run
+        for line in run.description:
+            self.say(line)
+        self.say("")
+        for line in partition_table(run.partition):
+            self.say(line)
+        self.say("")
+        self._epochs = EpochTable(run)
+        for line in self._epochs.header():
+            self.say(line)
+        if self._stream.isatty():
+            self._live = LiveView(run, self._stream)
+
+    def step(self, record: Record) -> None:
+        """Only the live view shows steps."""
+        if self._live is not None:
+            self._live.step(record)
+
+    def epoch(self, record: Record) -> None:
+        """One line."""
+        if self._live is not None:
+            self._live.epoch(record)
+        self.say(self._epochs.row(record))
+
+    def summary(self, record: Record) -> None:
+        """The result."""
+        self._end_live()
+        self.say("")
+        for line in summary_lines(record, self._run):
+            self.say(line)
+
+    def warning(self, text: str) -> None:
+        """One line."""
+        self.say(f"warning: {text}")
+
+    def close(self) -> None:
+        """Close the live view and the log."""
+        self._end_live()
+        self._log.close()
+
+    def say(self, line: str) -> None:
+        """Write a line to the terminal and to the log."""
+        self._log.write(line + "\n")
+        self._log.flush()
+        if self._live is not None:
+            self._live.print(line)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+
+class EpochTable:
+    """A line an epoch: for each block its training loss and its accuracy on the test set (on the training set in an
+    epoch without a test), and for each rank the share of its time in which it computes. Four blocks fit 80 columns."""
+
+    def __init__(self, run: RunFacts) -> None:
+        self._epochs = run.epochs
+        self._width = max(5, 2 * len(str(run.epochs)) + 1)
+        blocks, ranks = len(run.partition.blocks), run.partition.blocks[-1].rank + 1
+        self._groups = [("loss of block", 6, blocks), ("accuracy %", 5, blocks), ("busy %", 4, ranks)]
+
+    def header(self) -> list[str]:
+        """Two lines of titles."""
+        titles = [[title] for title, _, _ in self._groups]
+        numbers = [[f"{index:>{width}}" for index in range(count)] for _, width, count in self._groups]
+        return [self._line("", "", titles), self._line("epoch", "image/s", numbers)]
+
+    def row(self, record: Record) -> str:
+        """One epoch."""
+        tested = (record.get("test") or record["train"])["blocks"]
+        rate = record["images_per_second"]
+        cells = [
+            [f"{block['loss']:>6.3f}" for block in record["train"]["blocks"]],
+            [f"{100 * block['accuracy']:>5.1f}" for block in tested],
+            [f"{busy_percent(rank):>4}" for rank in record["ranks"]],
+        ]
+        return self._line(f"{record['epoch']}/{self._epochs}", f"{rate:.0f}" if rate else "-", cells)
+
+    def _line(self, epoch: str, rate: str, groups: Sequence[Sequence[str]]) -> str:
+        line = f"{epoch:>{self._width}}{rate:>8}"
+        for cells, (title, width, count) in zip(groups, self._groups, strict=True):
+            line += " " + "".join(cells).rjust(max(width * count, len(title)))
+        return line
+
+
+def busy_percent(rank: Record) -> str:
+    """The share of its time that a rank computes, in percent."""
+    total = rank["busy_seconds"] + rank["wait_seconds"]
+    return f"{100 * rank['busy_seconds'] / total:.0f}" if total else "-"
+
+
+def partition_table(partition: Partition) -> list[str]:
+    """The blocks, their units, parameters and share of the cost."""
+    total = sum(block.cost_seconds for block in partition.blocks)
+    rows = [["block", "rank", "units", "parameters", "classifier", "cost"]]
+    for index, block in enumerate(partition.blocks):
+        units = (
+            block.units[0] if len(block.units) == 1 else f"{block.units[0]} ... {block.units[-1]} ({len(block.units)})"
+        )
+        share = f"{100 * block.cost_seconds / total:.0f} %" if total else "-"
+        rows.append(
+            [str(index), str(block.rank), units, f"{block.parameters:,}", f"{block.classifier_parameters:,}", share]
+        )
+    return table(rows, left={2})
+
+
+def summary_lines(record: Record, run: RunFacts) -> list[str]:
+    """The result of a run in a few lines."""
+    lines = []
+    if record["exit_accuracies"]:
+        names = [*(f"early exit after {cut}" for cut in record["cut_points"]), "the whole model"]
+        rows = [
+            [name, f"{100 * accuracy:.2f} %"] for name, accuracy in zip(names, record["exit_accuracies"], strict=True)
+        ]
+        lines += ["test accuracy of", *("  " + line for line in table(rows, left={0}))]
+        lines.append(
+            f"best epoch {100 * record['best_test_accuracy']:.2f} %, last epoch {100 * record['test_accuracy']:.2f} %"
+        )
+    if record["images_per_second"]:
+        efficiency = record["pipeline_efficiency"]
+        said = (
+            f"pipeline efficiency {100 * efficiency:.0f} %"
+            if efficiency is not None
+            else f"no pipeline efficiency: {record['note']}"
+        )
+        lines.append(
+            f"{record['images_per_second']:.0f} images per second after the first {record['left_out_steps']} "
+            f"steps; {said}"
+        )
+    return [*lines, f"run directory: {run.directory}"]

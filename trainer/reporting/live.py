@@ -1,0 +1,67 @@
+"""The live view on a terminal: one row a block, redrawn a few times a second by rank 0 alone."""
+
+import time
+from typing import TextIO
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+
+from trainer.reporting.records import Record, RunFacts
+
+REDRAWS_PER_SECOND = 4
+
+
+class LiveView:
+    """A table of the blocks that stays at the bottom of the terminal."""
+
+    def __init__(self, run: RunFacts, stream: TextIO) -> None:
+        self._run = run
+        self._step, self._rate, self._seen = 0, 0.0, (0, time.perf_counter())
+        self._blocks: list[Record] = [{} for _ in run.partition.blocks]
+        self._tests: list[Record] = [{} for _ in run.partition.blocks]
+        self._live = Live(
+            self._draw(), console=RichConsole(file=stream), refresh_per_second=REDRAWS_PER_SECOND, transient=True
+        )
+        self._live.start()
+
+    def step(self, record: Record) -> None:
+        """Show a step."""
+        before, then = self._seen
+        now = time.perf_counter()
+        self._rate = (record["step"] - before) * self._run.config["batch_size"] / (now - then)
+        self._seen = (record["step"], now)
+        self._step, self._blocks = record["step"], record["blocks"]
+        self._live.update(self._draw())
+
+    def epoch(self, record: Record) -> None:
+        """Show the test of an epoch."""
+        if "test" in record:
+            self._tests = record["test"]["blocks"]
+            self._live.update(self._draw())
+
+    def print(self, line: str) -> None:
+        """Print a line above the view."""
+        self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the view away."""
+        self._live.stop()
+
+    def _draw(self) -> Table:
+        run = self._run
+        epoch = min((self._step // run.steps_per_epoch) + 1, run.epochs)
+        title = f"epoch {epoch}/{run.epochs}  step {self._step}/{run.last_step}  {self._rate:.0f} images/s"
+        view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for name in ("block", "rank", "loss", "accuracy", "test", "busy"):
+            view.add_column(name, justify="right", min_width=8)
+        for index, (plan, block, test) in enumerate(zip(run.partition.blocks, self._blocks, self._tests, strict=True)):
+            view.add_row(
+                str(index),
+                str(plan.rank),
+                f"{block['loss']:.3f}" if block else "-",
+                f"{100 * block['accuracy']:.1f} %" if block else "-",
+                f"{100 * test['accuracy']:.1f} %" if test else "-",
+                f"{100 * block['busy']:.0f} %" if block else "-",
+            )
+        return view

@@ -1,0 +1,64 @@
+"""The records of a run: what listeners are told, and what ``metrics.jsonl`` holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.partition.partition import Partition
+
+Record = dict[str, Any]
+"""One line of ``metrics.jsonl``: plain JSON values under fixed names."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run when it starts.
+
+    Attributes:
+        directory: where its files go.
+        config: the whole resolved configuration, plain values.
+        partition: its blocks.
+        epochs: how many it has in all.
+        steps_per_epoch: training steps of each.
+        last_step: where it ends.
+        description: sentences for the terminal: how it runs, on what.
+        speed_note: why its speeds say little (ranks that share cores), or an empty string.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    partition: Partition
+    epochs: int
+    steps_per_epoch: int
+    last_step: int
+    description: Sequence[str]
+    speed_note: str
+
+
+class Listener(Protocol):
+    """Something that follows a run. Called on one thread of rank 0, never on the training thread."""
+
+    def start(self, run: RunFacts) -> None:
+        """The run begins."""
+        ...
+
+    def step(self, record: Record) -> None:
+        """A logged step of every block."""
+        ...
+
+    def epoch(self, record: Record) -> None:
+        """An epoch of every block is over."""
+        ...
+
+    def summary(self, record: Record) -> None:
+        """The run is over."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Something that a person should know."""
+        ...
+
+    def close(self) -> None:
+        """Nothing follows, whether the run ended well or not."""
+        ...

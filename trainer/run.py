@@ -1,0 +1,181 @@
+"""One run, from its settings to its files: everything is agreed on, built, trained and written here."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.assemble import augmentations, data_spec, load_images, make_network
+from trainer.clock import Clock
+from trainer.data.images import DataSpec, Images
+from trainer.engines.base import Engine, Job
+from trainer.errors import SettingError
+from trainer.memory import memory_table
+from trainer.partition.partition import Partition
+from trainer.partition.strategies import Chosen, Strategy, check_points
+from trainer.plan import Plan
+from trainer.rank import Rank
+from trainer.reporting.board import Board, summarise
+from trainer.reporting.console import Console, partition_table
+from trainer.reporting.journal import Journal
+from trainer.reporting.measure import LEFT_OUT_STEPS
+from trainer.reporting.records import Listener, RunFacts
+from trainer.reporting.reporter import Reporter
+from trainer.reporting.warnings import forwarded_warnings
+from trainer.rundir import RunDirectory, write_text
+from trainer.settings import build
+
+Config = Mapping[str, Any]
+"""The resolved configuration as plain values."""
+
+PARTITION_KEYS = ("points", "blocks")
+"""Settings of the group ``partition`` that are not the strategy's own."""
+
+
+class Run:
+    """A run on one rank, after everything that can be wrong has been checked and before anything is written."""
+
+    def __init__(self, config: Config, rank: Rank) -> None:
+        """Agree with the other ranks on data and partition, and build what they are made of. Raises ``TrainerError``
+        for all that a person can mend."""
+        self.config, self.rank = config, rank
+        self.engine: Engine = build("engine", config["engine"])
+        blocks = self.engine.blocks(rank.world_size)
+        self._schedule = build("scheduler", config["scheduler"])
+        self._augment = augmentations(config["dataset"])
+        self._tracker: Listener = build("tracker", config["tracker"])
+        self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
+        strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
+        self._images: Images | None = load_images(config["dataset"]) if rank.rank == 0 else None
+        self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
+        self.network = make_network(config, self.spec)
+        self.partition = Partition.from_json(
+            rank.control.agree("partition", lambda: self._choose_partition(strategy, blocks).to_json())
+        )
+        self.plan = Plan(
+            self.spec.train_size,
+            self.spec.test_size,
+            config["batch_size"],
+            config["epochs"],
+            config["max_steps"],
+            config["eval"]["every_epochs"],
+        )
+
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
+        return optimizer
+
+    def _describe_data(self) -> dict[str, Any]:
+        assert self._images is not None
+        spec = data_spec(self.config["dataset"], self._images)
+        if self.config["batch_size"] > spec.train_size:
+            raise SettingError(
+                f"batch_size={self.config['batch_size']} is larger than the training data, which has "
+                f"{spec.train_size} images"
+            )
+        return spec.to_json()
+
+    def _choose_partition(self, strategy: Strategy, default_blocks: int) -> Partition:
+        points, blocks = (self.config["partition"].get(key) for key in PARTITION_KEYS)
+        network, batch_size, device = self.network, self.config["batch_size"], self.rank.device
+        if points is not None:
+            cuts = check_points(points, network.names)
+            if blocks is not None and blocks != len(cuts) + 1:
+                raise SettingError(
+                    f"partition.blocks={blocks} contradicts the {len(cuts)} cut points of partition.points; "
+                    f"leave one of them out"
+                )
+            chosen = Chosen(cuts, strategy.costs(network, batch_size, device), "explicit cut points")
+        else:
+            chosen = strategy.choose(network, default_blocks if blocks is None else blocks, batch_size, device)
+        return Partition.of(network, chosen, self.rank.world_size)
+
+    def describe(self) -> list[str]:
+        """How the run executes, in sentences."""
+        rank, spec = self.rank, self.spec
+        threads = f"{rank.threads} thread{'s' if rank.threads > 1 else ''} a process"
+        device = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else f"CPU, {threads}"
+        shape = "x".join(str(size) for size in spec.image_shape)
+        return [
+            f"{self.engine.describe(rank, self.partition)}; {device}",
+            f"{spec.train_size:,} training and {spec.test_size:,} test images of {shape}, {spec.num_classes} classes; "
+            f"{len(self.partition.blocks)} blocks, {self.partition.how}",
+        ]
+
+    def facts(self, directory: Path) -> RunFacts:
+        """What the listeners are told."""
+        note = ""
+        if self.rank.shares_cores:
+            shared = "GPUs" if self.rank.device.type == "cuda" else "cores"
+            note = f"the ranks share {shared}, their speeds are not their own"
+        plan = self.plan
+        return RunFacts(
+            directory,
+            dict(self.config),
+            self.partition,
+            plan.epochs,
+            plan.steps_per_epoch,
+            plan.last_step,
+            self.describe(),
+            note,
+        )
+
+    def preview(self) -> None:
+        """Print the partition, the packets' bytes and the memory of each rank."""
+        lines = [*self.describe(), "", *partition_table(self.partition), ""]
+        lines += memory_table(
+            self.network, self.partition, self.config["batch_size"], self.config["precision"], self._make_optimizer,
+            self.engine.queue_depth,
+        )  # fmt: skip
+        print("\n".join(lines))
+
+    def train(self, directory: RunDirectory, config_text: str) -> float:
+        """Train, and leave everything in ``directory``; the test accuracy on rank 0, 0.0 elsewhere."""
+        reporter = Reporter(self.rank.control)
+        job = Job(
+            self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
+            self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
+            self.config["log"]["every_steps"], )  # fmt: skip
+        with forwarded_warnings(reporter):
+            if self.rank.rank != 0:
+                state = self.engine.train(job)
+                reporter.close()
+                self.rank.control.gather(_on_cpu(state))
+                return 0.0
+            return self._train_and_write(job, directory, config_text)
+
+    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str) -> float:
+        """What rank 0 does."""
+        write_text(directory.config, config_text)
+        directory.write_json(directory.partition, self.partition.to_json())
+        facts = self.facts(directory.path)
+        listeners: list[Listener] = [Console(directory.console), Journal(directory.metrics), self._tracker]
+        board = Board(self.rank.control, listeners, facts)
+        try:
+            state = self.engine.train(job)
+            job.reporter.close()
+            parts = self.rank.control.gather(_on_cpu(state))
+            epochs = board.finish()
+            assert parts is not None
+            save_model(directory, parts)
+            left_out = min(LEFT_OUT_STEPS, self.plan.last_step)
+            summary = summarise(epochs, facts, self.config["batch_size"], left_out)
+            board.summarise(summary)
+            return float(summary["test_accuracy"] or 0.0)
+        finally:
+            board.close()
+
+
+def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]]) -> None:
+    """Write the whole model, put together from what each rank has, to ``model.safetensors``."""
+    from safetensors.torch import save_file
+
+    aside = directory.model.with_name(directory.model.name + ".tmp")
+    save_file({name: tensor for part in parts for name, tensor in part.items()}, aside, metadata={"format": "pt"})
+    aside.replace(directory.model)
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

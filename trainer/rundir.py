@@ -1,0 +1,83 @@
+"""The run directory: which one, and the files in it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import SettingError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's directory and the fixed names of its files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def partition(self) -> Path:
+        """Cut points, costs and placement."""
+        return self.path / "partition.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def console(self) -> Path:
+        """What the console showed."""
+        return self.path / "console.log"
+
+    @property
+    def model(self) -> Path:
+        """The trained weights."""
+        return self.path / "model.safetensors"
+
+    @classmethod
+    def create(cls, given: str | None, stamp: str) -> "RunDirectory":
+        """Make the directory that was given, or a new one under ``outputs/`` named after ``stamp``; on rank 0 only."""
+        try:
+            if given is not None:
+                path = Path(given).expanduser().absolute()
+                path.mkdir(parents=True, exist_ok=True)
+                return cls(path)
+            base = Path("outputs").absolute() / stamp
+            base.parent.mkdir(parents=True, exist_ok=True)
+            for attempt in range(1000):
+                path = base if attempt == 0 else base.with_name(f"{base.name}-{attempt}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                return cls(path)
+            raise SettingError(f"a thousand run directories named {base} exist already; give another output_dir")
+        except OSError as error:
+            raise SettingError(f"output_dir={given or base} can't be made: {error.strerror}") from error
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDirectory":
+        """The directory of a run that wrote its model. Raises ``SettingError`` where something is missing."""
+        directory = cls(Path(path).expanduser())
+        if not directory.path.is_dir():
+            raise SettingError(f"{path} is no directory; give the directory of a run")
+        for file in (directory.config, directory.partition, directory.model):
+            if not file.is_file():
+                raise SettingError(f"{path} has no {file.name}; give the directory of a run that has ended")
+        return directory
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a JSON file whole or not at all."""
+        write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,174 @@
+"""The settings of a run: their schema, their checks, and how the classes that they name are built."""
+
+import inspect
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.errors import SettingError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass
+class LogSettings:
+    """How often a step is reported."""
+
+    every_steps: int = 10
+
+
+@dataclass
+class EvalSettings:
+    """How often the test set is evaluated; after the last epoch in any case."""
+
+    every_epochs: int = 1
+
+
+@dataclass
+class Settings:
+    """The top level of the configuration; ``conf/config.yaml`` says what each is for."""
+
+    model: Any = None
+    dataset: Any = None
+    partition: Any = None
+    local_loss: Any = None
+    engine: Any = None
+    optimizer: Any = None
+    scheduler: Any = None
+    tracker: Any = None
+    seed: int = 0
+    epochs: int = 30
+    batch_size: int = 64
+    precision: str = "fp32"
+    device: str = "auto"
+    threads: Any = "auto"
+    max_steps: int | None = None
+    timeout_seconds: float = 600.0
+    output_dir: str | None = None
+    dry_run: bool = False
+    log: LogSettings = field(default_factory=LogSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+
+
+def check(settings: Settings) -> None:
+    """Check what can be checked without data or model. Raises ``SettingError``."""
+    least = {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "log.every_steps": settings.log.every_steps,
+        "eval.every_epochs": settings.eval.every_epochs,
+    }
+    if settings.max_steps is not None:
+        least["max_steps"] = settings.max_steps
+    for name, value in least.items():
+        if value < 1:
+            raise SettingError(f"{name}={value} must be at least 1")
+    if not 0 <= settings.seed < 2**63:
+        raise SettingError(f"seed={settings.seed} must be a whole number from 0 to 2^63 - 1")
+    if settings.timeout_seconds <= 0:
+        raise SettingError(f"timeout_seconds={settings.timeout_seconds} must be above 0")
+    if settings.precision not in PRECISIONS:
+        raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(PRECISIONS)}")
+    threads = settings.threads
+    if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise SettingError(f"threads={threads} must be auto or a whole number of at least 1")
+
+
+def build(
+    group: str,
+    node: Mapping[str, Any],
+    leave: Collection[str] = (),
+    offer: Mapping[str, Any] | None = None,
+    trust: bool = True,
+) -> Any:
+    """Call the class or function that ``node["_target_"]`` names with the rest of the node as keyword arguments.
+
+    Args:
+        group: the setting's name, for errors.
+        node: plain values; nested mappings with a ``_target_`` are built as well.
+        leave: keys that are somebody else's, left out unless the target's signature has them.
+        offer: further arguments, passed where the target's signature has them.
+        trust: build any target, or only those inside ``trainer``.
+
+    Raises:
+        SettingError: the target can't be found or is not trusted, or a value has the wrong type.
+    """
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise SettingError(
+            f"{group} has no _target_; choose one of the files in conf/{group}/, or name a class as {group}._target_"
+        )
+    target = locate(group, node["_target_"], trust)
+    signature = inspect.signature(target)
+    hints = _hints(target)
+    arguments = {key: value for key, value in (offer or {}).items() if key in signature.parameters}
+    for key, value in node.items():
+        if key == "_target_" or (key in leave and key not in signature.parameters):
+            continue
+        _check_type(f"{group}.{key}", value, hints.get(key))
+        arguments[key] = _built(f"{group}.{key}", value, trust)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise SettingError(f"{group} does not fit {node['_target_']}: {error}") from error
+    try:
+        return target(**arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"{group}: {node['_target_']} refuses these settings: {error}") from error
+
+
+def locate(group: str, path: str, trust: bool = True) -> Any:
+    """The class or function at a dotted path."""
+    import importlib
+
+    if not trust and not path.startswith("trainer."):
+        raise SettingError(
+            f"{group}._target_={path} lies outside trainer; add --trust to build it all the same, if you trust "
+            f"this run's files"
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(f"{group}._target_={path} can't be imported: {error}") from error
+
+
+def _built(name: str, value: Any, trust: bool) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return build(name, value, trust=trust)
+    if isinstance(value, list):
+        return [_built(f"{name}[{index}]", item, trust) for index, item in enumerate(value)]
+    return value
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return {}
+
+
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+}
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Complain about a scalar of the wrong type where the target's annotation is a scalar's."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if union else (hint,)
+    if not all(option in _KINDS or option is type(None) for option in options):
+        return
+    for option in options:
+        if option is type(None):
+            if value is None:
+                return
+        elif isinstance(value, _KINDS[option][0]) and (option is bool) == isinstance(value, bool):
+            return
+    wanted = " or ".join("null" if option is type(None) else _KINDS[option][1] for option in options)
+    raise SettingError(f"{name}={value} must be {wanted}")

@@ -1,0 +1,1 @@
+"""How packets and control messages travel. Only this package sends and receives."""

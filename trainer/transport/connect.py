@@ -1,0 +1,93 @@
+"""Opening the edges of a run: a process group for each pair of neighbouring ranks, tried out before the first
+packet."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.distributed as dist
+
+from trainer.clock import Clock
+from trainer.errors import PacketError
+from trainer.packet import Layout
+from trainer.plan import Plan
+from trainer.rank import Rank
+from trainer.transport.edges import EndSink, LocalEdge, Sink, Source
+from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
+from trainer.transport.slots import DirectReceive, DirectSend, ReceiveSlot, SendSlot, StagedReceive, StagedSend
+
+RECEIVE_SLOTS = 2
+
+
+def open_edges(
+    rank: Rank,
+    owners: Sequence[int],
+    layouts: Sequence[Layout],
+    first: Source | None,
+    plan: Plan,
+    clock: Clock,
+    queue_depth: int,
+) -> list[tuple[Source, Sink]]:
+    """The source and the sink of each block of this rank.
+
+    Args:
+        rank: this rank.
+        owners: the rank of each block, rising by at most one.
+        layouts: the packets between blocks k and k + 1, for each k but the last.
+        first: the source of block 0, on the rank that owns it.
+        plan: the run's plan on this rank.
+        clock: told of every wait.
+        queue_depth: slots of a send queue.
+
+    Raises:
+        PacketError: the two ranks of an edge do not agree on its packets.
+    """
+    groups = _edge_groups(rank)
+    sources: dict[int, Source] = {} if first is None else {0: first}
+    sinks: dict[int, Sink] = {len(owners) - 1: EndSink()}
+    for block, (layout, sender, receiver) in enumerate(zip(layouts, owners, owners[1:], strict=False)):
+        if sender == receiver:
+            edge = LocalEdge(layout)
+            sinks[block], sources[block + 1] = edge, edge
+            continue
+        if rank.rank not in (sender, receiver):
+            continue
+        group = groups[sender]
+        _try_out(layout, sender, receiver, rank, group)
+        if rank.rank == sender:
+            send_slot = StagedSend if rank.staged else DirectSend
+            slots: list[SendSlot] = [send_slot(layout.nbytes, rank.device, receiver, group) for _ in range(queue_depth)]
+            sinks[block] = RemoteSink(slots, layout, clock, receiver)
+        else:
+            receive_slot = StagedReceive if rank.staged else DirectReceive
+            posts: list[ReceiveSlot] = [
+                receive_slot(layout.nbytes, rank.device, sender, group) for _ in range(RECEIVE_SLOTS)
+            ]
+            sources[block + 1] = RemoteSource(posts, layout, plan, clock, sender)
+    return [(sources[block], sinks[block]) for block, owner in enumerate(owners) if owner == rank.rank]
+
+
+def _edge_groups(rank: Rank) -> list[dist.ProcessGroup]:
+    """A group for each pair of neighbours, by the lower rank: on a shared communicator, a posted receive could hold up
+    the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
+    backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
+    pairs = ([r, r + 1] for r in range(rank.world_size - 1))
+    return [cast(dist.ProcessGroup, dist.new_group(pair, timeout=rank.timeout, backend=backend)) for pair in pairs]
+
+
+def _try_out(layout: Layout, sender: int, receiver: int, rank: Rank, group: dist.ProcessGroup) -> None:
+    """Send one number over an edge: a pair's first message sets up the connection, which blocks both sides and so has
+    no place in the training loop. The number tells whether both mean the same packets."""
+    device = torch.device("cpu") if rank.staged else rank.device
+    number = torch.tensor([layout.digest()], device=device)
+    if rank.rank == sender:
+        with lost_peer(receiver, "the connection between the two"):
+            dist.send(number, receiver, group)
+        return
+    with lost_peer(sender, "the connection between the two"):
+        dist.recv(number, sender, group)
+    if number.item() != layout.digest():
+        raise PacketError(
+            f"ranks {sender} and {receiver} disagree about the packets between them; do they run the same code "
+            f"and settings?"
+        )

@@ -1,0 +1,80 @@
+"""Control traffic: small messages between ranks over a key-value store, off the training loop.
+
+The store is torchrun's TCPStore (a HashStore in one process), under a prefix for each job. Nothing here uses the
+activation edges, and nothing that training calls waits for another rank.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Control:
+    """One rank's end of the control traffic. Each thread takes its own ``clone``: a store's client serves one call at
+    a time, and a waiting one would hold up the rest."""
+
+    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+        self._store = store
+        self.rank = rank
+        self.world_size = world_size
+
+    def clone(self) -> "Control":
+        """The same traffic through a connection of its own."""
+        return Control(self._store.clone(), self.rank, self.world_size)
+
+    def agree(self, key: str, decide: Callable[[], T]) -> T:
+        """What rank 0 decides, on every rank. Only rank 0 calls ``decide``, and only the first time; the result must be
+        JSON. The others wait as long as it takes: where rank 0 fails, the launcher ends them."""
+        key = f"agreed/{key}"
+        if self.rank == 0 and not self._store.check([key]):
+            self._store.set(key, json.dumps(decide()))
+        return json.loads(self._store.get(key))
+
+    def post(self, record: dict[str, Any]) -> None:
+        """Send a record to rank 0. Records of one rank arrive in order."""
+        self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """On rank 0: every record that a rank posts, as it comes, without an end."""
+        while True:
+            yield json.loads(self._store.queue_pop("records"))
+
+    def claim_error(self) -> bool:
+        """Whether this rank is the first to fail, and so the one whose error people read."""
+        return self._store.add("errors", 1) == 1
+
+    def failed(self) -> bool:
+        """Whether any rank has failed."""
+        return self._store.add("errors", 0) > 0
+
+    def publish(self, name: str, step: int, tensors: dict[str, Tensor]) -> None:
+        """Make a copy of ``tensors``, as they are after ``step``, available to other ranks under ``name``."""
+        from safetensors.torch import save
+
+        data = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        self._store.set(f"weights/{name}/{step}", data)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
+
+    def receive(self, name: str, step: int, timeout: timedelta) -> dict[str, Tensor]:
+        """The tensors that were published under ``name`` for exactly ``step``; waits for them, and removes them: each
+        publication has one reader. Raises ``DistStoreError`` after ``timeout``."""
+        from safetensors.torch import load
+
+        key = f"weights/{name}/{step}"
+        self._store.wait([key], timeout)
+        tensors = load(self._store.get(key))
+        self._store.delete_key(key)
+        return tensors
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """At the end of a run: every rank's ``value`` on rank 0, ``None`` elsewhere. All ranks call it."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, values)
+        return values

@@ -1,0 +1,111 @@
+"""Remote edges: a block's packets to and from the neighbouring rank, double-buffered.
+
+The receive of the next packet is posted before the current one is worked on, and a send runs under the backward of the
+block that made it. Both sides know the plan of the run, so a receive is posted only for a packet that will be sent.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from trainer.clock import Clock
+from trainer.errors import PacketError, PeerError
+from trainer.hostcopy import HostCopy
+from trainer.packet import OPEN_END, Kind, Layout, Packet, Tag
+from trainer.plan import Plan
+from trainer.transport.slots import ReceiveSlot, SendSlot
+
+HEADER_LAG = 4
+"""On CUDA a header is read this many packets after its arrival, so that the host never stops the device for it."""
+
+STOP_LEAD = HEADER_LAG + 2
+"""An early end is decided at least this many steps ahead: no receive may have been posted beyond it."""
+
+
+class RemoteSource:
+    """The packets that the rank before sends."""
+
+    def __init__(self, slots: Sequence[ReceiveSlot], layout: Layout, plan: Plan, clock: Clock, sender: int) -> None:
+        """Posts the first receive; ``slots`` are two, ``sender`` is the rank named in errors."""
+        self._slots = [(slot, layout.header(slot.buffer), layout.views(slot.buffer)) for slot in slots]
+        self._plan, self._clock, self._sender = plan, clock, sender
+        self._expected = plan.all_tags()
+        self._posted: deque[Tag] = deque()
+        self._received = 0
+        self._headers: deque[tuple[Tag, HostCopy]] = deque()
+        self._post(0)
+
+    def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
+        """The packets that ``tags`` announce, in that order."""
+        for tag in tags:
+            yield self._take(tag)
+
+    def _take(self, tag: Tag) -> Packet:
+        assert self._posted.popleft() == tag
+        slot, header, fields = self._slots[self._received % len(self._slots)]
+        with self._clock.waiting(), lost_peer(self._sender, f"packet {tag.step}"):
+            slot.wait()
+        self._received += 1
+        self._headers.append((tag, HostCopy(header)))
+        self._read_headers()
+        self._post(self._received)
+        return Packet(tag, fields, self._plan.early_end, self._plan.evaluate)
+
+    def _post(self, number: int) -> None:
+        expected = next(self._expected, None)
+        if expected is not None:
+            self._slots[number % len(self._slots)][0].post()
+            self._posted.append(expected)
+
+    def _read_headers(self) -> None:
+        """Check the headers that have arrived, and learn from them where the run ends."""
+        while self._headers and (self._headers[0][1].ready() or len(self._headers) > HEADER_LAG):
+            tag, copy = self._headers.popleft()
+            kind, step, count, last_step, evaluate, *_ = copy.wait().tolist()
+            if (kind, step, count) != (tag.kind, tag.step, tag.count):
+                raise PacketError(
+                    f"rank {self._sender} sent the {Kind(kind).name.lower()} packet {step} with {count} images where "
+                    f"the {tag.kind.name.lower()} packet {tag.step} with {tag.count} was due"
+                )
+            if last_step != OPEN_END:
+                self._plan.stop(last_step, bool(evaluate))
+
+
+class RemoteSink:
+    """The send queue towards the rank after: a ring of slots, each reused only when its earlier send has completed,
+    which bounds the memory and makes a fast rank wait for a slow one."""
+
+    def __init__(self, slots: Sequence[SendSlot], layout: Layout, clock: Clock, receiver: int) -> None:
+        """``slots`` are as many as the queue is deep; ``receiver`` is the rank named in errors."""
+        self._slots = [(slot, layout.header(slot.buffer), layout.views(slot.buffer)) for slot in slots]
+        self._clock, self._receiver = clock, receiver
+        self._sent = 0
+
+    def put(self, packet: Packet) -> None:
+        """Copy the packet into the next slot and start its send."""
+        slot, header, fields = self._slots[self._sent % len(self._slots)]
+        with self._clock.waiting(), lost_peer(self._receiver, f"room for packet {packet.tag.step}"):
+            slot.wait()
+        header.copy_(torch.tensor(packet.header()), non_blocking=True)
+        for name, view in fields.items():
+            view.copy_(packet[name], non_blocking=True)
+        with lost_peer(self._receiver, f"the send of packet {packet.tag.step}"):
+            slot.send()
+        self._sent += 1
+
+    def close(self) -> None:
+        """Wait until every packet has left."""
+        for slot, _, _ in self._slots:
+            with lost_peer(self._receiver, "the last packets to be taken"):
+                slot.wait()
+
+
+@contextmanager
+def lost_peer(rank: int, what: str) -> Iterator[None]:
+    """Turn the process group's error about a peer into one that names it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerError(f"rank {rank} went away or did not answer in time while this rank waited for {what}") from error

@@ -1,0 +1,142 @@
+"""Buffers that send or receive one packet at a time.
+
+A slot owns its buffer and the work under way on it, together: a work that is dropped cancels a gloo transfer, and a
+buffer that is written before its send has completed changes what arrives. ``Direct`` slots hand the buffer itself to
+the process group (gloo on the CPU, NCCL on GPUs); ``Staged`` slots go through pinned host memory, for ranks that share
+a GPU, which NCCL refuses.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class SendSlot(Protocol):
+    """One place in a send queue."""
+
+    buffer: Tensor
+
+    def send(self) -> None:
+        """Start sending the buffer, as it is after the work queued so far on the current stream."""
+        ...
+
+    def wait(self) -> None:
+        """Return when the buffer may be written again (on CUDA: by work queued from now on)."""
+        ...
+
+
+class ReceiveSlot(Protocol):
+    """One posted receive."""
+
+    buffer: Tensor
+
+    def post(self) -> None:
+        """Start receiving into the buffer, after the work queued so far on the current stream."""
+        ...
+
+    def wait(self) -> None:
+        """Return when the buffer holds the message (on CUDA: for work queued from now on)."""
+        ...
+
+
+class DirectSend:
+    """A send slot whose buffer the process group reads itself."""
+
+    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+        self._peer, self._group = peer, group
+        self._work: dist.Work | None = None
+
+    def send(self) -> None:
+        """Start the send."""
+        self._work = dist.isend(self.buffer, self._peer, self._group)
+
+    def wait(self) -> None:
+        """Wait for the send started last, if any."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+
+
+class DirectReceive:
+    """A receive slot whose buffer the process group writes itself."""
+
+    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+        self._peer, self._group = peer, group
+        self._work: dist.Work | None = None
+
+    def post(self) -> None:
+        """Start the receive."""
+        self._work = dist.irecv(self.buffer, self._peer, self._group)
+
+    def wait(self) -> None:
+        """Wait for the receive that was posted."""
+        assert self._work is not None, "a receive is waited for that was never posted"
+        self._work.wait()
+        self._work = None
+
+
+class StagedSend:
+    """A send slot that copies to pinned host memory; a thread sends from there once the copy has arrived, so that the
+    training thread goes on to the backward."""
+
+    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+        self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._direct = DirectSend(0, self._host.device, peer, group)
+        self._direct.buffer = self._host
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="staged-send")
+        self._sent: Future[None] | None = None
+
+    def send(self) -> None:
+        """Queue the copy to the host and leave the rest to the thread."""
+        self._host.copy_(self.buffer, non_blocking=True)
+        copied = _record(self.buffer.device)
+        self._sent = self._thread.submit(self._send_when, copied)
+
+    def _send_when(self, copied: torch.cuda.Event | None) -> None:
+        if copied is not None:
+            copied.synchronize()
+        self._direct.send()
+        self._direct.wait()
+
+    def wait(self) -> None:
+        """Wait for the thread."""
+        if self._sent is not None:
+            self._sent.result()
+            self._sent = None
+
+
+class StagedReceive:
+    """A receive slot that receives into pinned host memory and copies to the device when waited for."""
+
+    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+        self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._direct = DirectReceive(0, self._host.device, peer, group)
+        self._direct.buffer = self._host
+        self._copied: torch.cuda.Event | None = None
+
+    def post(self) -> None:
+        """Start the receive; the host buffer's earlier copy to the device has to be over first."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        self._direct.post()
+
+    def wait(self) -> None:
+        """Wait for the message and queue its copy to the device."""
+        self._direct.wait()
+        self.buffer.copy_(self._host, non_blocking=True)
+        self._copied = _record(self.buffer.device)
+
+
+def _record(device: torch.device) -> torch.cuda.Event | None:
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event

@@ -1,0 +1,63 @@
+"""Models as sequences of named units, the pieces between which a network may be cut.
+
+A model is an ``nn.Sequential``. Nested plain ``nn.Sequential``s are opened up, so a model written in the usual way,
+``Sequential(stem, layer1=Sequential(block, block), head)``, has the units ``stem``, ``layer1.0``, ``layer1.1`` and
+``head``, and a unit's name is the prefix of its parameters' names. A subclass of ``nn.Sequential`` is one unit.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from trainer.errors import SettingError
+from trainer.seeds import seeded
+
+M = TypeVar("M", bound=nn.Module)
+
+Units = dict[str, nn.Module]
+"""Units by name, in the order in which an image passes through them."""
+
+
+def build_model(make: Callable[[], Any], seed: int) -> nn.Sequential:
+    """Build a model with initial weights that depend on ``seed`` and the model's settings alone.
+
+    The whole model is built on the CPU, wherever and by whomever only a part is needed: so any ``nn.Sequential`` works,
+    whatever its constructor draws, and no partition can change what it draws.
+    """
+    with seeded(seed, "model"):
+        model = make()
+    if not isinstance(model, nn.Sequential):
+        raise SettingError(
+            f"the model is a {type(model).__name__}, which can't be cut; model._target_ must give an nn.Sequential"
+        )
+    return model
+
+
+def units_of(model: nn.Sequential) -> Units:
+    """The units of ``model`` by name, in order."""
+    return dict(_walk(model, ""))
+
+
+def _walk(module: nn.Sequential, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if type(child) is nn.Sequential and len(child):
+            yield from _walk(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name, child
+
+
+def placed(module: M, device: torch.device) -> M:
+    """``module`` on ``device``, its convolutions channels-last like the activations between units."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def named_state(units: Units) -> dict[str, Tensor]:
+    """Parameters and buffers of ``units`` under the names they have in the whole model."""
+    return {f"{unit}.{name}": value for unit, module in units.items() for name, value in module.state_dict().items()}
+
+
+def named_parameters(units: Units) -> dict[str, nn.Parameter]:
+    """Parameters of ``units`` under the names they have in the whole model."""
+    return {f"{unit}.{name}": value for unit, module in units.items() for name, value in module.named_parameters()}

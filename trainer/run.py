@@ -1,5 +1,6 @@
 """One run, from its settings to its files: everything is agreed on, built, trained and written here."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ class Run:
             parts = self.rank.control.gather(_on_cpu(state))
             epochs = board.finish()
             assert parts is not None
-            save_model(directory, parts)
+            save_model(directory, parts, {"data": self.spec.to_json(), "cut_points": self.partition.cut_points})
             left_out = min(LEFT_OUT_STEPS, self.plan.last_step)
             summary = summarise(epochs, facts, self.config["batch_size"], left_out)
             board.summarise(summary)
@@ -168,12 +169,14 @@ class Run:
             board.close()
 
 
-def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]]) -> None:
-    """Write the whole model, put together from what each rank has, to ``model.safetensors``."""
+def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
+    """Write the whole model, put together from what each rank has, to ``model.safetensors``; ``facts`` are what is
+    needed beside config.yaml to build it again."""
     from safetensors.torch import save_file
 
     aside = directory.model.with_name(directory.model.name + ".tmp")
-    save_file({name: tensor for part in parts for name, tensor in part.items()}, aside, metadata={"format": "pt"})
+    tensors = {name: tensor for part in parts for name, tensor in part.items()}
+    save_file(tensors, aside, metadata={"format": "pt", "run": json.dumps(facts)})
     aside.replace(directory.model)
 
 

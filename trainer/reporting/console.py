@@ -8,7 +8,7 @@ from typing import TextIO
 from trainer.partition.partition import Partition
 from trainer.reporting.live import LiveView
 from trainer.reporting.records import Record, RunFacts
-from trainer.reporting.tables import table
+from trainer.reporting.tables import exit_lines, table
 
 
 class Console:
@@ -136,11 +136,7 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
     """The result of a run in a few lines."""
     lines = []
     if record["exit_accuracies"]:
-        names = [*(f"early exit after {cut}" for cut in record["cut_points"]), "the whole model"]
-        rows = [
-            [name, f"{100 * accuracy:.2f} %"] for name, accuracy in zip(names, record["exit_accuracies"], strict=True)
-        ]
-        lines += ["test accuracy of", *("  " + line for line in table(rows, left={0}))]
+        lines += exit_lines(record["cut_points"], record["exit_accuracies"])
         lines.append(
             f"best epoch {100 * record['best_test_accuracy']:.2f} %, last epoch {100 * record['test_accuracy']:.2f} %"
         )

@@ -16,3 +16,10 @@ def table(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> list[str
 def mebibytes(nbytes: float) -> str:
     """A number of bytes in MiB."""
     return f"{nbytes / 2**20:,.1f} MiB"
+
+
+def exit_lines(cut_points: Sequence[str], accuracies: Sequence[float]) -> list[str]:
+    """The test accuracies of every early exit and, last, of the whole model."""
+    names = [*(f"early exit after {cut}" for cut in cut_points), "the whole model"]
+    rows = [[name, f"{100 * accuracy:.2f} %"] for name, accuracy in zip(names, accuracies, strict=True)]
+    return ["test accuracy of", *("  " + line for line in table(rows, left={0}))]

@@ -1,0 +1,69 @@
+"""What every test shares: small networks, data without meaning, and the configuration as the command line makes it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from trainer.assemble import make_network
+from trainer.data.images import DataSpec
+from trainer.main import CONFIGS
+from trainer.network import Network
+from trainer.settings import Settings
+
+SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+Compose = Callable[..., dict[str, Any]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU, or images that the project does not ship, where they are not there."""
+    missing = {
+        "gpu": not torch.cuda.is_available(),
+        "data": not (SHARED_DATA / "cifar10_small.npz").is_file(),
+    }
+    for item in items:
+        for marker, absent in missing.items():
+            if absent and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"no {marker} here"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Equal threads for equal results, and no fight for cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def configured() -> Compose:
+    """A function from command-line overrides to the resolved configuration."""
+
+    def configure(*overrides: str) -> dict[str, Any]:
+        ConfigStore.instance().store("schema", Settings)
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+            config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        return dict(config)
+
+    return configure
+
+
+@pytest.fixture
+def spec() -> DataSpec:
+    """Small colour images of ten classes."""
+    return DataSpec(64, 20, 10, (3, 16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture
+def network(configured: Compose, spec: DataSpec) -> Network:
+    """The smallest CIFAR ResNet, trained by dgl."""
+    return make_network(configured("model.depth=8", "model.width=4"), spec)

@@ -1,0 +1,83 @@
+"""Starting real torchrun jobs, with a free port, a hard time limit and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_SECONDS = 240
+
+TINY = (
+    "dataset=synthetic",
+    "dataset.train_size=32",
+    "dataset.test_size=12",
+    "dataset.image_size=16",
+    "batch_size=8",
+    "epochs=2",
+    "threads=1",
+    "tracker=none",
+)
+"""Two epochs of four steps, and a last test batch that is short."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that has ended: its exit status, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+Job = Callable[..., Finished]
+
+
+def run(
+    command: list[str], cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
+) -> Finished:
+    """Run a command in a session of its own; kill the whole session if it takes too long, and see that it is empty
+    when the command has ended."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"{' '.join(command)} did not end within {timeout} s\n{out}\n{err}")
+    assert not left_behind(process.pid), f"{' '.join(command)} left processes behind"
+    return Finished(process.returncode, out, err)
+
+
+def left_behind(session: int) -> list[str]:
+    """The processes of a session that are still alive."""
+    listing = subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout
+    return [line for line in listing.splitlines() if not line.startswith("Z")]
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Job:
+    """``torchrun(ranks, cwd, *overrides)`` as a user types it."""
+
+    def job(ranks: int, cwd: Path, *overrides: str, **options: float) -> Finished:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        return run([*launcher, "-m", "trainer.main", *overrides], cwd, **options)  # type: ignore[arg-type]
+
+    return job
+
+
+@pytest.fixture(scope="session")
+def alone() -> Job:
+    """``alone(cwd, *overrides)``: one process without torchrun."""
+
+    def job(cwd: Path, *overrides: str) -> Finished:
+        return run([sys.executable, "-m", "trainer.main", *overrides], cwd)
+
+    return job

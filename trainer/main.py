@@ -4,6 +4,7 @@ process."""
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -37,21 +38,16 @@ PEER_SECONDS = 2.0
 def main() -> None:
     """Compose the configuration, run the job or the sweep, and turn what a person can mend into one sentence."""
     show_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing them itself
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them on every rank
+    launch = None
     try:
         launch = Launch.from_environment()
-    except SettingError as error:
-        _fail(error, None, show_traceback)
-    try:
-        _hydra_main(launch)
-    except (TrainerError, HydraException, OmegaConfBaseException) as error:
+        _compose_and_run(launch, show_traceback)
+    except Exception as error:
         _fail(error, launch, show_traceback)
-    except Exception as error:  # a mistake of the program's: its traceback belongs to whoever reads this
-        _fail(error, launch, True)
 
 
-def _hydra_main(launch: Launch) -> None:
+def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
     """Hand over to Hydra. Only rank 0 may print while the configuration is composed."""
     ConfigStore.instance().store("schema", Settings)
     OmegaConf.register_new_resolver("launch_stamp", launch.stamp, replace=True)
@@ -62,7 +58,10 @@ def _hydra_main(launch: Launch) -> None:
 
     def task(settings: DictConfig) -> float:
         silence.close()
-        return run_job(settings, launch)
+        try:
+            return run_job(settings, launch)
+        except Exception as error:  # not left to Hydra, which would announce it on every rank
+            _fail(error, launch, show_traceback)
 
     with silence:
         hydra.main(version_base="1.3", config_path=str(CONFIGS.resolve()), config_name="config")(task)()
@@ -106,13 +105,15 @@ def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirector
 
 
 def _fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoReturn:
-    """Report an error once for all ranks, and leave with its exit status."""
-    status = error.exit_status if isinstance(error, TrainerError) else 1 if show_traceback else 2
+    """Report an error once for all ranks, and leave with its exit status. What is nobody's setting is a mistake of the
+    program's: its traceback belongs to whoever reads this."""
+    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException)
+    status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
     if launch is not None and launch.world_size > 1 and not _speaks(error, launch):
         time.sleep(GRACE_SECONDS)
         os._exit(status)
-    print(f"error: {_sentence(error)}", file=sys.stderr)
-    if show_traceback:
+    print(f"error: {sentence(error)}", file=sys.stderr)
+    if show_traceback or not mendable:
         traceback.print_exception(error)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -130,13 +131,22 @@ def _speaks(error: Exception, launch: Launch) -> bool:
         return True
 
 
-def _sentence(error: Exception) -> str:
-    """An error as one line; Hydra's and OmegaConf's own come on several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [
-        line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=", "To append"))
-    ]
-    return " ".join(kept) or type(error).__name__
+def sentence(error: BaseException) -> str:
+    """An error as one line. Those of Hydra and OmegaConf come on several, and say in a cause what is wrong."""
+    if isinstance(error, TrainerError):
+        return str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return f"{type(error).__name__}: {error}"
+    text = str(error)
+    if unknown := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
+    ):
+        group, name, files = unknown.groups()
+        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
+    if option := re.search(r"Could not override '([^']+)'", text):
+        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
+    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
+    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
 
 
 if __name__ == "__main__":

@@ -159,16 +159,16 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Complain about a scalar of the wrong type where the target's annotation is a scalar's."""
+    """Complain about a scalar where the target's annotation wants a scalar of another type."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if union else (hint,)
-    if not all(option in _KINDS or option is type(None) for option in options):
+    kinds = [option for option in options if option in _KINDS]
+    if not kinds or not isinstance(value, bool | int | float | str | None):
         return
-    for option in options:
-        if option is type(None):
-            if value is None:
-                return
-        elif isinstance(value, _KINDS[option][0]) and (option is bool) == isinstance(value, bool):
+    if value is None and type(None) in options:
+        return
+    for kind in kinds:
+        if isinstance(value, _KINDS[kind][0]) and (kind is bool) == isinstance(value, bool):
             return
-    wanted = " or ".join("null" if option is type(None) else _KINDS[option][1] for option in options)
-    raise SettingError(f"{name}={value} must be {wanted}")
+    wanted = [_KINDS[kind][1] for kind in kinds] + (["null"] if type(None) in options else [])
+    raise SettingError(f"{name}={value} must be {' or '.join(wanted)}")

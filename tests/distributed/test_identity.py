@@ -42,7 +42,9 @@ def test_every_placement_gives_the_same_bytes(model: str, torchrun: Job, alone: 
         assert_identical(weights(tmp_path / "four" / str(job)), expected[LOSSES[job // 3]])
     for ranks in (1, 2, 3):
         assert_identical(weights(tmp_path / str(ranks) / "0"), expected["dgl"])
-        owners = [block["rank"] for block in json.loads((tmp_path / str(ranks) / "0/partition.json").read_text())["blocks"]]
+        owners = [
+            block["rank"] for block in json.loads((tmp_path / str(ranks) / "0/partition.json").read_text())["blocks"]
+        ]
         assert len(owners) == 4 and set(owners) == set(range(ranks))
 
     first, last = (epochs(tmp_path / "four" / job)[-1] for job in ("0", "2"))

@@ -158,22 +158,26 @@ class Work:
 def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
     """Count a training step of ``module`` on the meta device: forward, backward and optimizer."""
     parameters = list(module.parameters())
-    own = {id(parameter) for parameter in parameters}
-    kept: dict[int, Tensor] = {}
+    own = {_storage(tensor) for tensor in (*parameters, *module.buffers())}
+    kept: dict[int, Tensor] = {}  # by storage: a view of what is kept anyway costs nothing
 
     def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own:
-            kept[id(tensor)] = tensor
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor
         return tensor
 
     traffic, flops = _Traffic(), FlopCounterMode(display=False)
     saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with flops, traffic, saved if parameters else nullcontext():
         _backward(forward())
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
     optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters)
     module.zero_grad()
-    return Work(flops.get_total_flops(), traffic.nbytes + optimizer, sum(storages.values()))
+    return Work(flops.get_total_flops(), traffic.nbytes + optimizer, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+
+
+def _storage(tensor: Tensor) -> int:
+    """What tells storages apart; those on the meta device have no address."""
+    return tensor.untyped_storage()._cdata
 
 
 class _Traffic(TorchDispatchMode):

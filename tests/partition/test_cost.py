@@ -1,0 +1,62 @@
+"""Counted costs are the numbers that arithmetic gives."""
+
+import math
+
+import torch
+from torch import nn
+
+from trainer.network import Network
+from trainer.partition.cost import Machine, count, counted, measured
+
+
+def test_a_linear_layer_by_hand() -> None:
+    layer = nn.Linear(20, 30, bias=False, device="meta")
+    x = torch.empty(8, 20, device="meta", requires_grad=True)
+    work = count(layer, lambda: layer(x))
+    assert work.flops == 3 * 2 * 8 * 20 * 30  # forward, gradient of the input, gradient of the weight
+    assert work.kept_bytes == 4 * 8 * 20  # the input, for the weight's gradient; the weight itself is no activation
+    product = 4 * (8 * 20 + 20 * 30 + 8 * 30)  # each of the three products touches all three matrices
+    optimizer = 5 * 4 * 20 * 30
+    assert product * 3 + optimizer <= work.nbytes <= product * 3 + optimizer + 3 * 4 * 8 * 30
+
+
+def test_an_input_without_gradient_saves_a_third_of_the_arithmetic() -> None:
+    layer = nn.Linear(20, 30, bias=False, device="meta")
+    x = torch.empty(8, 20, device="meta")
+    assert count(layer, lambda: layer(x)).flops == 2 * 2 * 8 * 20 * 30
+
+
+def test_seconds_of_a_machine() -> None:
+    assert Machine(gflops=2, gbytes_per_second=4).seconds(2e9, 4e9) == 2.0
+
+
+def test_costs_of_a_network_repeat_and_add_up(network: Network) -> None:
+    machine = Machine(100, 10)
+    costs = counted(network, 16, machine)
+    assert costs == counted(network, 16, machine)
+    names = network.names
+    assert list(costs.inner) == names and list(costs.classifier) == names[:-1]
+    assert all(0 < value < math.inf for value in (*costs.inner.values(), *costs.classifier.values()))
+    assert all(costs.first[name] <= costs.inner[name] for name in names)
+    whole = costs.block(names[:2], last=False)
+    assert whole == costs.first[names[0]] + costs.inner[names[1]] + costs.classifier[names[1]]
+    assert costs.block(names, last=True) == costs.first[names[0]] + sum(costs.inner[n] for n in names[1:])
+
+
+def test_memory_traffic_weighs_early_blocks_more_than_arithmetic_does(network: Network) -> None:
+    arithmetic, memory = counted(network, 16, Machine(1, 1e9)), counted(network, 16, Machine(1e9, 1))
+    early, late = "layer1.0", "layer3.0"
+    assert memory.inner[early] / memory.inner[late] > 1.5 * arithmetic.inner[early] / arithmetic.inner[late]
+
+
+def test_counting_leaves_the_network_alone(network: Network) -> None:
+    before = {name: value.clone() for unit in network.units.values() for name, value in unit.state_dict().items()}
+    counted(network, 16, Machine(1, 1))
+    measured(network, 16, torch.device("cpu"), repeats=1)
+    after = {name: value for unit in network.units.values() for name, value in unit.state_dict().items()}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_measured_times_are_seconds(network: Network) -> None:
+    costs = measured(network, 16, torch.device("cpu"), repeats=2)
+    assert all(0 < value < 5 for value in (*costs.inner.values(), *costs.first.values(), *costs.classifier.values()))

@@ -1,0 +1,100 @@
+"""Choosing cut points, and placing blocks on ranks."""
+
+import json
+
+import pytest
+import torch
+
+from trainer.errors import SettingError
+from trainer.network import Network
+from trainer.partition.partition import Partition, place
+from trainer.partition.strategies import Balanced, Even, Profiled, check_points
+
+MACHINES = {"cpu": {"gflops": 250, "gbytes_per_second": 10}, "cuda": {"gflops": 1, "gbytes_per_second": 1}}
+CPU = torch.device("cpu")
+
+
+def test_balanced_cuts_are_the_cheapest_and_repeat(network: Network) -> None:
+    strategy = Balanced(**MACHINES)
+    chosen = strategy.choose(network, 3, 16, CPU)
+    assert chosen == strategy.choose(network, 3, 16, CPU)
+    worst = max(block.cost_seconds for block in Partition.of(network, chosen, 1).blocks)
+    names = network.names
+    for first in range(1, len(names) - 1):
+        for second in range(first + 1, len(names)):
+            pieces = [names[:first], names[first:second], names[second:]]
+            assert worst <= max(chosen.costs.block(piece, piece is pieces[-1]) for piece in pieces) + 1e-12
+
+
+def test_even_cuts_have_equal_numbers_of_units(network: Network) -> None:
+    chosen = Even(**MACHINES).choose(network, 2, 16, CPU)
+    assert [len(block.units) for block in Partition.of(network, chosen, 2).blocks] == [3, 2]
+
+
+def test_profiled_cuts_say_how_they_were_found(network: Network) -> None:
+    chosen = Profiled(repeats=1).choose(network, 2, 16, CPU)
+    partition = Partition.of(network, chosen, 2)
+    again = Partition.from_json(json.loads(json.dumps(partition.to_json())))
+    assert again == partition and again.how == "balanced by measured times" and len(again.costs.inner) == 5
+
+
+def test_a_partition_counts_every_parameter_once(network: Network) -> None:
+    partition = Partition.of(network, Balanced(**MACHINES).choose(network, 3, 16, CPU), 3)
+    total = sum(parameter.numel() for unit in network.units.values() for parameter in unit.parameters())
+    assert sum(block.parameters for block in partition.blocks) == total
+    assert partition.blocks[-1].classifier_parameters == 0 < partition.blocks[0].classifier_parameters
+    assert [unit for block in partition.blocks for unit in block.units] == network.names
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ranks", "owners"),
+    [
+        ([1, 1, 1, 1], 4, [0, 1, 2, 3]),
+        ([1, 1, 1, 1], 2, [0, 0, 1, 1]),
+        ([1, 1, 1, 5], 2, [0, 0, 0, 1]),
+        ([3, 1, 1, 1], 3, [0, 1, 2, 2]),
+        ([2, 2], 1, [0, 0]),
+    ],
+)
+def test_neighbouring_blocks_share_a_rank(seconds: list[float], ranks: int, owners: list[int]) -> None:
+    assert place(seconds, ranks) == owners
+
+
+def test_fewer_blocks_than_ranks_are_refused() -> None:
+    with pytest.raises(SettingError, match="2 blocks do not fit 4 ranks: .* --nproc_per_node=2, or set partition.blocks=4"):
+        place([1, 1], 4)
+
+
+NAMES = ["stem", "a.0", "a.1", "head"]
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (["b"], r"partition.points=\[b\]: the model has no unit b; its units are stem, a.0, a.1, head"),
+        (["stem", "stem"], r"stem is named more than once"),
+        (["a.1", "stem"], r"is out of order; in the order of the units it is \[stem,a.1\]"),
+        (["head"], r"head is the last unit, nothing follows it; cut after one of stem, a.0, a.1$"),
+    ],
+)
+def test_wrong_cut_points(points: list[str], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check_points(points, NAMES)
+
+
+def test_right_cut_points() -> None:
+    assert check_points(["stem", "a.1"], NAMES) == ["stem", "a.1"] and check_points([], NAMES) == []
+
+
+@pytest.mark.parametrize("blocks", [0, 6])
+def test_impossible_numbers_of_blocks(blocks: int, network: Network) -> None:
+    for strategy in (Even(**MACHINES), Balanced(**MACHINES)):
+        with pytest.raises(SettingError, match=f"partition.blocks={blocks} is not possible: the model has 5 units"):
+            strategy.choose(network, blocks, 16, CPU)
+
+
+def test_coefficients_must_be_positive() -> None:
+    with pytest.raises(SettingError, match="partition.cpu.gflops=0 must be above 0"):
+        Balanced(cpu={"gflops": 0, "gbytes_per_second": 1}, cuda=MACHINES["cuda"])
+    with pytest.raises(SettingError, match="partition.repeats=0"):
+        Profiled(0)

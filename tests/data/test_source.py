@@ -1,0 +1,77 @@
+"""The order of the images and their augmentation depend on seed and step alone."""
+
+import torch
+
+from trainer.data.augment import HorizontalFlip, RandomCrop
+from trainer.data.images import DataSpec, Images, Split
+from trainer.data.source import ImageSource
+from trainer.packet import Kind, Packet, Tag
+from trainer.plan import Plan
+
+SPEC = DataSpec(10, 5, 2, (1, 4, 4), (0.0,), (1.0,))
+
+
+def images() -> Images:
+    def split(count: int, start: int) -> Split:
+        values = torch.arange(start, start + count, dtype=torch.uint8)
+        return Split(values.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous(), values.long())
+
+    return Images(split(10, 0), split(5, 100), 2)
+
+
+def packets(plan: Plan, seed: int = 0) -> list[Packet]:
+    source = ImageSource(images(), SPEC, [], plan, seed, torch.device("cpu"))
+    return list(source.packets(plan.all_tags()))
+
+
+def test_an_epoch_shows_each_image_once_in_a_new_order() -> None:
+    plan = Plan(10, 5, 5, epochs=2)
+    labels = [packet["label"].tolist() for packet in packets(plan) if packet.tag.kind is Kind.TRAIN]
+    first, second = labels[0] + labels[1], labels[2] + labels[3]
+    assert sorted(first) == sorted(second) == list(range(10)) and first != second
+
+
+def test_a_resumed_run_sees_the_same_images() -> None:
+    whole, rest = packets(Plan(10, 5, 5, epochs=2)), packets(Plan(10, 5, 5, epochs=2, done=3))
+    assert rest[0].tag == Tag(Kind.TRAIN, 4, 5)
+    assert torch.equal(rest[0]["x"], whole[4]["x"])
+
+
+def test_another_seed_gives_another_order() -> None:
+    plan = Plan(10, 5, 5, epochs=1)
+    assert not torch.equal(packets(plan, 0)[0]["label"], packets(plan, 1)[0]["label"])
+
+
+def test_a_short_test_batch_is_filled_up() -> None:
+    last = packets(Plan(10, 5, 4, epochs=1))[-1]
+    assert last.tag == Tag(Kind.TEST, 2, 1)
+    assert last["label"].tolist() == [104, 100, 101, 102]
+
+
+def test_image_label_and_x_are_of_one_sample() -> None:
+    for packet in packets(Plan(10, 5, 5, epochs=1)):
+        assert torch.equal(packet["image"][:, 0, 0, 0].long(), packet["label"])
+        assert torch.allclose(packet["x"][:, 0, 1, 1] * 255, packet["label"].float())
+
+
+def test_a_crop_is_a_window_of_the_padded_image() -> None:
+    batch = torch.randint(0, 256, (50, 3, 6, 5), dtype=torch.uint8)
+    cropped = RandomCrop(2)(batch, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(batch, (2, 2, 2, 2))
+    offsets = set()
+    for image, out in zip(padded, cropped, strict=True):
+        windows = [(i, j) for i in range(5) for j in range(5) if torch.equal(image[:, i : i + 6, j : j + 5], out)]
+        assert windows
+        offsets.update(windows)
+    assert len(offsets) > 15
+
+
+def test_a_reflecting_crop_has_no_black_border() -> None:
+    batch = torch.full((20, 1, 4, 4), 7, dtype=torch.uint8)
+    assert (RandomCrop(2, "reflect")(batch, torch.Generator()) == 7).all()
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    batch = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(200, 1, 1, 4).contiguous()
+    mirrored = HorizontalFlip()(batch, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 3
+    assert 70 < int(mirrored.sum()) < 130

@@ -1,0 +1,141 @@
+"""Images in memory: what every dataset gives, checked once for all of them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(N, C, H, W)``, uint8, and labels ``(N,)``, int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What every rank knows of the data, without having an image: small, and JSON."""
+
+    train_size: int
+    test_size: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``from_json``."""
+        return asdict(self)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 images ``(N, C, H, W)`` as a network wants them; see ``Normalizer``."""
+        return Normalizer(self, images.device)(images)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "DataSpec":
+        """What ``to_json`` gave, after a journey."""
+        fields: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in value.items()}
+        return cls(**fields)
+
+
+class Normalizer:
+    """Brings each channel to mean 0 and standard deviation 1."""
+
+    def __init__(self, spec: DataSpec, device: torch.device) -> None:
+        self._mean = 255 * torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self._scale = 1 / (255 * torch.tensor(spec.std, device=device).view(1, -1, 1, 1))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 images ``(N, C, H, W)`` to float32, channels-last."""
+        return images.contiguous(memory_format=torch.channels_last).float().sub_(self._mean).mul_(self._scale)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A dataset in memory."""
+
+    train: Split
+    test: Split
+    num_classes: int
+
+    def resized(self, size: int | None) -> "Images":
+        """With every image ``size`` x ``size`` pixels (bilinear, antialiased); as they are where ``size`` is None."""
+        return Images(_resized(self.train, size), _resized(self.test, size), self.num_classes)
+
+    def spec(self, mean: list[float] | None, std: list[float] | None) -> DataSpec:
+        """The facts about these images. Mean and standard deviation, each per channel on the scale 0 to 1, are those
+        given, and those of the training images where they are not."""
+        shape = self.train.images.shape[1:]
+        channels = shape[0]
+        for name, values in (("dataset.mean", mean), ("dataset.std", std)):
+            if values is not None and len(values) != channels:
+                raise SettingError(f"{name}={values} has {len(values)} values; the images have {channels} channels")
+        if std is not None and min(std) <= 0:
+            raise SettingError(f"dataset.std={std} must be above 0")
+        by_channel = self.train.images.transpose(0, 1)
+        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in by_channel]).double()
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        share = counts / counts.sum(1, keepdim=True)
+        found_mean = share @ levels
+        found_std = (share @ levels**2 - found_mean**2).clamp(min=1e-8).sqrt()
+        return DataSpec(
+            len(self.train),
+            len(self.test),
+            self.num_classes,
+            (channels, shape[1], shape[2]),
+            tuple(mean or found_mean.tolist()),
+            tuple(std or found_std.tolist()),
+        )
+
+
+class Dataset(Protocol):
+    """What a dataset's class offers; its constructor takes the settings of its yaml."""
+
+    def load(self) -> Images:
+        """Read the images. Raises ``SettingError`` with what is wrong and what would be right."""
+        ...
+
+
+def checked(train: Split, test: Split, num_classes: int | None, origin: str) -> Images:
+    """``Images`` of two splits; ``origin`` names the data in errors. The number of classes, where not given, is the
+    largest label plus one. Raises ``SettingError`` for an empty split, shapes that differ, or labels out of range."""
+    for name, split in (("train", train), ("test", test)):
+        if len(split.images) != len(split.labels):
+            raise SettingError(f"{origin} has {len(split.images)} {name} images but {len(split.labels)} {name} labels")
+        if not len(split):
+            raise SettingError(f"{origin} has no {name} images; both splits need some")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise SettingError(
+            f"{origin} has train images of shape {tuple(train.images.shape[1:])} but test images of shape "
+            f"{tuple(test.images.shape[1:])} (channels, height, width); they must agree"
+        )
+    labels = torch.cat((train.labels, test.labels))
+    classes = num_classes or int(labels.max()) + 1
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise SettingError(f"{origin} has labels from {low} to {high}; with {classes} classes they must lie in "
+            f"0..{classes - 1}")
+    if classes < 2:
+        raise SettingError(f"{origin} has only the label {low}; a classifier needs at least 2 classes")
+    return Images(train, test, classes)
+
+
+def _resized(split: Split, size: int | None) -> Split:
+    images = split.images
+    if size is None or images.shape[2:] == (size, size):
+        return split
+    parts = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.split(1024)]
+    return Split(torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts]), split.labels)

@@ -1,0 +1,41 @@
+"""Images without meaning that a network can still learn: for trying things out and for timing."""
+
+import torch
+
+from trainer.data.images import Images, Split, checked
+from trainer.errors import SettingError
+from trainer.seeds import generator
+
+NAMES = ("train", "test")
+
+
+class Synthetic:
+    """Each class is one random pattern; an image is its class's pattern under noise."""
+
+    def __init__(self, train_size: int, test_size: int, num_classes: int, image_size: int, channels: int, noise:
+    float) -> None:
+        """Sizes are in images, ``image_size`` in pixels; ``noise`` is the noise's share of an image, 0 to 1."""
+        for name, value in (
+            ("train_size", train_size), ("test_size", test_size), ("image_size", image_size), ("channels", channels)
+        ):
+            if value < 1:
+                raise SettingError(f"dataset.{name}={value} must be at least 1")
+        if num_classes < 2:
+            raise SettingError(f"dataset.num_classes={num_classes} must be at least 2")
+        if not 0 <= noise <= 1:
+            raise SettingError(f"dataset.noise={noise} must lie between 0 and 1")
+        self._sizes, self._classes, self._noise = (train_size, test_size), num_classes, noise
+        self._shape = (channels, image_size, image_size)
+
+    def load(self) -> Images:
+        """Make the images, the same in every run."""
+        patterns = torch.rand(self._classes, *self._shape, generator=generator(0, "patterns"))
+        train, test = (self._split(patterns, size, name) for size, name in zip(self._sizes, NAMES, strict=True))
+        return checked(train, test, self._classes, "the synthetic dataset")
+
+    def _split(self, patterns: torch.Tensor, size: int, name: str) -> Split:
+        draw = generator(0, name)
+        labels = torch.randint(self._classes, (size,), generator=draw)
+        noise = torch.rand(size, *self._shape, generator=draw)
+        images = torch.lerp(patterns[labels], noise, self._noise)
+        return Split((images * 255).round().to(torch.uint8), labels)

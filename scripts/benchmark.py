@@ -1,0 +1,88 @@
+"""How much faster PPLL is than the same local learning in one process, on this machine, with real models:
+
+    python scripts/benchmark.py
+    python scripts/benchmark.py --models resnet32 --ranks 2 --batch-size 128 --rounds 7
+
+Each side is a torchrun job of the trainer itself, on synthetic images: ``engine=ppll`` with every rank pinned to a core
+of its own, and ``engine=sequential`` with the same blocks pinned to one core. The two alternate, so that a slow minute
+of the machine hits both. Images per second are the trainer's own, without the first steps.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jobs
+
+MODELS = ("resnet32", "vit_tiny")
+EXTRA = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
+"""Settings without which a model would not be trained so."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time, print, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
+    parser.add_argument("--ranks", type=int, default=2, help="ranks of ppll, each with a core to itself")
+    parser.add_argument("--batch-size", type=int, default=128, help="images a step")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
+    parser.add_argument("--steps", type=int, default=60, help="training steps of a job")
+    parser.add_argument("overrides", nargs="*", help="further settings for both sides, such as local_loss=greedy")
+    options = parser.parse_args(arguments)
+    try:
+        for model in options.models:
+            _speedup(model, options)
+    except jobs.JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _speedup(model: str, options: argparse.Namespace) -> None:
+    """Time one model on both sides, in turn, and print what came out."""
+    common = [
+        *jobs.FIXED,
+        f"model={model}",
+        *EXTRA.get(model, ()),
+        f"batch_size={options.batch_size}",
+        f"dataset.train_size={options.batch_size * options.steps}",
+        f"dataset.test_size={options.batch_size}",
+        "epochs=1",
+        f"partition.blocks={options.ranks}",
+        *options.overrides,
+    ]
+    rates: dict[str, list[float]] = {"ppll": [], "sequential": []}
+    print(f"{model}, batch {options.batch_size}, {options.ranks} blocks, {options.steps} steps a job", flush=True)
+    for number in range(options.rounds):
+        for engine, found in rates.items():
+            ranks = options.ranks if engine == "ppll" else 1
+            result = _run(ranks, [*common, f"engine={engine}"])
+            found.append(result.images_per_second)
+            busy = " ".join(f"{100 * share:.0f}" for share in result.busy_shares)
+            print(f"  round {number + 1} {engine:<10} {found[-1]:8.1f} images/s   busy % {busy}", flush=True)
+    for engine, found in rates.items():
+        print(f"  {engine:<10} {spread(found, '.1f')} images/s")
+    ratios = [fast / slow for fast, slow in zip(rates["ppll"], rates["sequential"], strict=True)]
+    print(f"  ppll is {spread(ratios, '.2f')} times as fast as sequential\n", flush=True)
+
+
+def _run(ranks: int, overrides: Sequence[str]) -> jobs.Result:
+    directory = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    try:
+        return jobs.run(ranks, overrides, directory, pinned=True)
+    finally:
+        shutil.rmtree(directory)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Median and range, ``1.72 (1.69 to 1.75)``."""
+    low, middle, high = (format(f(values), form) for f in (min, statistics.median, max))
+    return f"{middle} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

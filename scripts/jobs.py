@@ -1,0 +1,89 @@
+"""One run of the trainer as a torchrun job of its own, for the scripts that time and compare."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FIXED = ("dataset=synthetic", "tracker=none", "threads=1")
+"""Every timed job: no download, no tracker, one thread a process."""
+
+
+class JobError(Exception):
+    """A job failed; the message ends with what it printed last."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job left in its ``metrics.jsonl``."""
+
+    records: list[dict[str, Any]]
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """The records of one kind, ``step``, ``epoch`` or ``summary``, in order."""
+        return [record for record in self.records if record["kind"] == kind]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last record of a whole run."""
+        return self.of_kind("summary")[-1]
+
+    @property
+    def images_per_second(self) -> float:
+        """Completions at the last block, after the first few steps."""
+        return float(self.summary["images_per_second"])
+
+    @property
+    def busy_shares(self) -> list[float]:
+        """For each rank, the share of its time in which it computes instead of waiting for a neighbor."""
+        epochs = [epoch["ranks"] for epoch in self.of_kind("epoch")]
+        shares = []
+        for laps in zip(*epochs, strict=True):
+            busy, wait = (sum(lap[key] for lap in laps) for key in ("busy_seconds", "wait_seconds"))
+            shares.append(busy / (busy + wait))
+        return shares
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def run(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = False) -> Result:
+    """Run the trainer on ``ranks`` ranks with ``overrides``, in the empty or new ``directory``.
+
+    With ``pinned`` each rank has one core to itself; the trainer does not know of it.
+
+    Raises:
+        JobError: the run failed, or there are fewer cores than ranks to pin.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    program = [sys.executable, "-m", "trainer.main", *overrides, f"output_dir={directory}"]
+    if pinned:
+        if ranks > len(cores()):
+            raise JobError(f"{ranks} ranks can't have a core each, there are {len(cores())}")
+        wrapper = [sys.executable, str(ROOT / "scripts" / "pinned.py"), ",".join(map(str, cores()))]
+        program = [*wrapper, *program]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launcher, "--no-python", *program], env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    (directory / "job.log").write_text(done.stdout)
+    if done.returncode:
+        raise JobError(f"{' '.join(overrides)} on {ranks} ranks failed:\n{failure(done.stdout)}")
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return Result([json.loads(line) for line in lines])
+
+
+def failure(output: str) -> str:
+    """What a person needs to see of a failed job's output: its error in one sentence, or else its last lines."""
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    return errors[0] if errors else "\n".join(output.splitlines()[-20:])

@@ -6,7 +6,7 @@ import torch
 
 from trainer.assemble import load_images
 from trainer.errors import TrainerError
-from trainer.load import FinishedRun
+from trainer.finished import FinishedRun
 from trainer.local_losses.base import correct
 from trainer.reporting.tables import exit_lines
 

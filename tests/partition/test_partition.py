@@ -61,7 +61,9 @@ def test_neighbouring_blocks_share_a_rank(seconds: list[float], ranks: int, owne
 
 
 def test_fewer_blocks_than_ranks_are_refused() -> None:
-    with pytest.raises(SettingError, match="2 blocks do not fit 4 ranks: .* --nproc_per_node=2, or set partition.blocks=4"):
+    with pytest.raises(
+        SettingError, match="2 blocks do not fit 4 ranks: .* --nproc_per_node=2, or set partition.blocks=4"
+    ):
         place([1, 1], 4)
 
 

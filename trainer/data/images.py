@@ -126,8 +126,9 @@ def checked(train: Split, test: Split, num_classes: int | None, origin: str) -> 
     classes = num_classes or int(labels.max()) + 1
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise SettingError(f"{origin} has labels from {low} to {high}; with {classes} classes they must lie in "
-            f"0..{classes - 1}")
+        raise SettingError(
+            f"{origin} has labels from {low} to {high}; with {classes} classes they must lie in 0..{classes - 1}"
+        )
     if classes < 2:
         raise SettingError(f"{origin} has only the label {low}; a classifier needs at least 2 classes")
     return Images(train, test, classes)

@@ -26,28 +26,31 @@ class Npz:
         import numpy as np
 
         if not self._path.is_file():
-            raise SettingError(f"dataset.path={self._path} is no file; it must be an .npz file with the arrays "
-                f"{', '.join(KEYS)}")
+            raise SettingError(
+                f"dataset.path={self._path} is no file; it must be an .npz file with the arrays {', '.join(KEYS)}"
+            )
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 missing = [key for key in KEYS if key not in file]
                 if missing:
-                    raise SettingError(f"dataset.path={self._path} lacks {', '.join(missing)}; it has "
-                        f"{', '.join(file) or 'nothing'}")
+                    raise SettingError(
+                        f"dataset.path={self._path} lacks {', '.join(missing)}; it has {', '.join(file) or 'nothing'}"
+                    )
                 arrays = {key: file[key] for key in KEYS}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
-            raise SettingError(f"dataset.path={self._path} can't be read as an .npz file of plain "
-                f"arrays: {error}") from error
+            raise SettingError(
+                f"dataset.path={self._path} can't be read as an .npz file of plain arrays: {error}"
+            ) from error
         for key, array in arrays.items():
             if key.startswith("x") and (array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape[1:]):
                 raise SettingError(
                     f"{key} in {self._path} is {array.dtype} of shape {array.shape}; images must be uint8 of "
-                        f"shape (N, H, W, C)"
+                    f"shape (N, H, W, C)"
                 )
             if key.startswith("y") and (array.dtype.kind not in "iu" or array.ndim != 1):
                 raise SettingError(
                     f"{key} in {self._path} is {array.dtype} of shape {array.shape}; labels must be whole "
-                        f"numbers of shape (N,)"
+                    f"numbers of shape (N,)"
                 )
         train, test = (
             Split(

@@ -28,8 +28,14 @@ class ImageSource:
     """Packets of images that lie on the device."""
 
     def __init__(
-        self, images: Images, spec: DataSpec, augment: Sequence[Augmentation], plan: Plan, seed: int, device:
-        torch.device ) -> None:
+        self,
+        images: Images,
+        spec: DataSpec,
+        augment: Sequence[Augmentation],
+        plan: Plan,
+        seed: int,
+        device: torch.device,
+    ) -> None:
         """Moves the images to ``device``."""
         self._splits = {Kind.TRAIN: images.train.to(device), Kind.TEST: images.test.to(device)}
         self._augment, self._plan, self._seed = augment, plan, seed

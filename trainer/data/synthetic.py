@@ -12,11 +12,15 @@ NAMES = ("train", "test")
 class Synthetic:
     """Each class is one random pattern; an image is its class's pattern under noise."""
 
-    def __init__(self, train_size: int, test_size: int, num_classes: int, image_size: int, channels: int, noise:
-    float) -> None:
+    def __init__(
+        self, train_size: int, test_size: int, num_classes: int, image_size: int, channels: int, noise: float
+    ) -> None:
         """Sizes are in images, ``image_size`` in pixels; ``noise`` is the noise's share of an image, 0 to 1."""
         for name, value in (
-            ("train_size", train_size), ("test_size", test_size), ("image_size", image_size), ("channels", channels)
+            ("train_size", train_size),
+            ("test_size", test_size),
+            ("image_size", image_size),
+            ("channels", channels),
         ):
             if value < 1:
                 raise SettingError(f"dataset.{name}={value} must be at least 1")

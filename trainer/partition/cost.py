@@ -172,7 +172,11 @@ def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
         _backward(forward())
     optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters)
     module.zero_grad()
-    return Work(flops.get_total_flops(), traffic.nbytes + optimizer, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+    return Work(
+        flops.get_total_flops(),
+        traffic.nbytes + optimizer,
+        sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
+    )
 
 
 def _storage(tensor: Tensor) -> int:

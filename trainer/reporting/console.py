@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from trainer.partition.partition import Partition
-from trainer.reporting.live import LiveView
 from trainer.reporting.records import Record, RunFacts
 from trainer.reporting.tables import exit_lines, table
+
+if TYPE_CHECKING:
+    from trainer.reporting.live import LiveView
 
 
 class Console:
@@ -18,7 +20,7 @@ class Console:
         """``path`` is the log file's; ``stream`` is standard output unless given."""
         self._stream = stream or sys.stdout
         self._log = path.open("a", encoding="utf-8")
-        self._live: LiveView | None = None
+        self._live: "LiveView | None" = None
 
     def start(self, run: RunFacts) -> None:
         """Say how it runs and where it is cut."""
@@ -33,6 +35,8 @@ class Console:
         for line in self._epochs.header():
             self.say(line)
         if self._stream.isatty():
+            from trainer.reporting.live import LiveView
+
             self._live = LiveView(run, self._stream)
 
     def step(self, record: Record) -> None:
@@ -85,7 +89,7 @@ class EpochTable:
         self._epochs = run.epochs
         self._width = max(5, 2 * len(str(run.epochs)) + 1)
         blocks, ranks = len(run.partition.blocks), run.partition.blocks[-1].rank + 1
-        self._groups = [("loss of block", 6, blocks), ("accuracy %", 5, blocks), ("busy %", 4, ranks)]
+        self._groups = [("loss of block", 6, blocks), ("accuracy %", 6, blocks), ("busy %", 4, ranks)]
 
     def header(self) -> list[str]:
         """Two lines of titles."""
@@ -99,7 +103,7 @@ class EpochTable:
         rate = record["images_per_second"]
         cells = [
             [f"{block['loss']:>6.3f}" for block in record["train"]["blocks"]],
-            [f"{100 * block['accuracy']:>5.1f}" for block in tested],
+            [f"{100 * block['accuracy']:>6.1f}" for block in tested],
             [f"{busy_percent(rank):>4}" for rank in record["ranks"]],
         ]
         return self._line(f"{record['epoch']}/{self._epochs}", f"{rate:.0f}" if rate else "-", cells)
@@ -107,7 +111,7 @@ class EpochTable:
     def _line(self, epoch: str, rate: str, groups: Sequence[Sequence[str]]) -> str:
         line = f"{epoch:>{self._width}}{rate:>8}"
         for cells, (title, width, count) in zip(groups, self._groups, strict=True):
-            line += " " + "".join(cells).rjust(max(width * count, len(title)))
+            line += "".join(cells).rjust(max(width * count, len(title) + 1))
         return line
 
 

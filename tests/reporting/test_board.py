@@ -1,0 +1,125 @@
+"""Rank 0 puts the parts of ranks that are never at the same step together."""
+
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from trainer.partition.cost import Costs
+from trainer.partition.partition import BlockPlan, Partition
+from trainer.reporting.board import Board, summarise
+from trainer.reporting.records import Record, RunFacts
+from trainer.transport.control import Control
+
+
+def facts(owners: tuple[int, ...] = (0, 1), note: str = "") -> RunFacts:
+    blocks = [BlockPlan([f"unit{index}"], 1, 1, 0.5, owner) for index, owner in enumerate(owners)]
+    partition = Partition([f"unit{index}" for index in range(len(owners) - 1)], "by hand", blocks, Costs({}, {}, {}))
+    return RunFacts(Path("run"), {"batch_size": 8}, partition, 2, 10, 20, ["how it runs"], note)
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, object]] = []
+
+    def start(self, run: RunFacts) -> None:
+        self.seen.append(("start", run))
+
+    def step(self, record: Record) -> None:
+        self.seen.append(("step", record))
+
+    def epoch(self, record: Record) -> None:
+        self.seen.append(("epoch", record))
+
+    def summary(self, record: Record) -> None:
+        self.seen.append(("summary", record))
+
+    def warning(self, text: str) -> None:
+        self.seen.append(("warning", text))
+
+    def close(self) -> None:
+        self.seen.append(("close", None))
+
+
+def part(step: int, block: int, loss: float) -> Record:
+    return {"kind": "step", "step": step, "epoch": 1, "blocks": {str(block): {"loss": loss, "accuracy": 0.5}}}
+
+
+def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
+    scores = {
+        "train": {"loss": 1.0, "accuracy": 0.5},
+        "test": None if test is None else {"loss": 2.0, "accuracy": test},
+    }
+    lap = {"seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "steps": 5}
+    return {"kind": "epoch", "step": 10, "epoch": 1, "blocks": {str(block): scores}, "lap": lap}
+
+
+def collected(
+    *posts: tuple[int, Record], owners: tuple[int, ...] = (0, 1)
+) -> tuple[list[tuple[str, object]], list[Record]]:
+    store, ranks = dist.HashStore(), max(owners) + 1
+    controls = [Control(store, rank, ranks) for rank in range(ranks)]
+    recorder = Recorder()
+    board = Board(controls[0], [recorder], facts(owners))
+    for rank, record in posts:
+        controls[rank].post(record)
+    for control in controls:
+        control.post({"kind": "end"})
+    epochs = board.finish()
+    board.close()
+    return recorder.seen[1:-1], epochs
+
+
+def test_a_step_is_told_when_its_last_part_is_there() -> None:
+    seen, _ = collected((0, part(10, 0, 1.0)), (0, part(20, 0, 2.0)), (1, part(10, 1, 3.0)), (1, part(20, 1, 4.0)))
+    assert [(kind, record["step"], [block["loss"] for block in record["blocks"]]) for kind, record in seen] == [
+        ("step", 10, [1.0, 3.0]),
+        ("step", 20, [2.0, 4.0]),
+    ]
+
+
+def test_an_epoch_has_every_block_and_every_rank() -> None:
+    seen, epochs = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.9)))
+    (record,) = epochs
+    assert seen == [("epoch", record)]
+    assert record["test"] == {"blocks": [{"loss": 2.0, "accuracy": 0.75}] * 2, "accuracy": 0.75}
+    assert record["train"]["blocks"] == [{"loss": 1.0, "accuracy": 0.5}] * 2
+    assert record["images_per_second"] == 5 * 8 / 2.0
+    assert record["ranks"][0] == {"busy_seconds": 1.9, "wait_seconds": pytest.approx(0.1), "steps": 5}
+
+
+def test_blocks_of_one_rank_come_in_order() -> None:
+    both = {"kind": "step", "step": 1, "epoch": 1, "blocks": {"0": {"loss": 1.0}, "1": {"loss": 2.0}}}
+    seen, _ = collected((0, both), owners=(0, 0))
+    assert [block["loss"] for block in seen[0][1]["blocks"]] == [1.0, 2.0]
+
+
+def test_warnings_name_their_rank() -> None:
+    seen, _ = collected((1, {"kind": "warning", "text": "hot"}))
+    assert seen == [("warning", "rank 1: hot")]
+
+
+def test_the_summary_by_hand() -> None:
+    _, (first,) = collected((1, epoch_part(1, 1.0, 0.5)), (0, epoch_part(0, 1.5, 0.9)))
+    _, (second,) = collected((1, epoch_part(1, 1.0, 0.25)), (0, epoch_part(0, 1.9, 0.9)))
+    summary = summarise([first, second], facts(), batch_size=8, left_out_steps=5)
+    assert (summary["best_test_accuracy"], summary["test_accuracy"]) == (0.5, 0.25)
+    assert summary["exit_accuracies"] == [0.9, 0.25]
+    assert summary["images_per_second"] == 10 * 8 / 4.0
+    assert summary["pipeline_efficiency"] == pytest.approx((1.5 + 1.9) / 4.0)
+
+
+def test_no_efficiency_is_claimed_where_ranks_share_cores() -> None:
+    _, (record,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
+    assert summarise([record], facts(note="shared"), 8, 5)["pipeline_efficiency"] is None
+
+
+def test_a_listener_that_fails_is_not_silent() -> None:
+    store = dist.HashStore()
+    recorder = Recorder()
+    recorder.start = lambda run: 1 / 0  # type: ignore[assignment,method-assign]
+    board = Board(Control(store, 0, 1), [recorder], facts((0,)))
+    with pytest.raises(ZeroDivisionError):
+        board.finish()

@@ -1,0 +1,76 @@
+"""What the terminal and the log show, in 80 columns."""
+
+import io
+from pathlib import Path
+
+from tests.reporting.test_board import epoch_part, facts
+from trainer.reporting.console import Console, EpochTable, partition_table
+from trainer.reporting.board import _epoch
+from trainer.reporting.records import Record
+from trainer.reporting.tables import exit_lines, mebibytes, table
+
+
+def epoch_record(blocks: int) -> Record:
+    scores = {"train": {"loss": 2.3456, "accuracy": 0.1}, "test": {"loss": 1.0, "accuracy": 1.0}}
+    lap = epoch_part(0, 1.0)["lap"]
+    return {"kind": "epoch", "step": 10, "epoch": 100, **_epoch([scores] * blocks, [lap] * blocks, 8)}
+
+
+def test_four_blocks_fit_80_columns() -> None:
+    lines = EpochTable(facts((0, 1, 2, 3)))
+    for line in (*lines.header(), lines.row(epoch_record(4))):
+        assert len(line) <= 80
+    assert lines.row(epoch_record(4)).split()[1:] == ["20", *["2.346"] * 4, *["100.0"] * 4, *["50"] * 4]
+
+
+def test_titles_stand_over_their_numbers() -> None:
+    for owners in ((0,), (0, 0, 1), (0, 1, 2, 3, 4, 5)):
+        lines = EpochTable(facts(owners))
+        _, numbers = lines.header()
+        assert len(numbers) == len(
+            lines.row(epoch_record(len(owners)) | {"ranks": epoch_record(owners[-1] + 1)["ranks"]})
+        )
+
+
+def test_the_partition_table() -> None:
+    assert partition_table(facts().partition) == [
+        "block  rank  units  parameters  classifier  cost",
+        "    0     0  unit0           1           1  50 %",
+        "    1     1  unit1           1           1  50 %",
+    ]
+
+
+def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(tmp_path / "console.log", stream)
+    console.start(facts())
+    console.step({"step": 1, "blocks": []})
+    console.epoch(epoch_record(2))
+    console.warning("rank 1: hot")
+    console.summary(
+        {
+            "exit_accuracies": [0.5, 0.75],
+            "cut_points": ["unit0"],
+            "best_test_accuracy": 0.8,
+            "test_accuracy": 0.75,
+            "images_per_second": 12.3,
+            "left_out_steps": 5,
+            "pipeline_efficiency": 0.91,
+            "note": "",
+        }  # fmt: skip
+    )
+    console.close()
+    text = (tmp_path / "console.log").read_text()
+    assert text == stream.getvalue()
+    for piece in ("how it runs", "warning: rank 1: hot", "early exit after unit0  50.00 %", "best epoch 80.00 %, last"):
+        assert piece in text
+    assert (
+        "12 images per second after the first 5 steps; pipeline efficiency 91 %" in text
+        and "run directory: run" in text
+    )
+
+
+def test_tables_and_units() -> None:
+    assert table([["a", "b"], ["long", "1"]], left={0}) == ["a     b", "long  1"]
+    assert mebibytes(3 * 2**20) == "3.0 MiB"
+    assert exit_lines([], [0.5]) == ["test accuracy of", "  the whole model  50.00 %"]

@@ -1,0 +1,99 @@
+"""A finished run is read back as it was, and a damaged one is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import trainer
+from tests.conftest import Compose
+from trainer.errors import SettingError
+from trainer.evaluate import evaluate
+from trainer.main import Launch, Rank
+from trainer.run import Run
+from trainer.rundir import RunDirectory
+
+SMALL = (
+    "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=20", "dataset.image_size=8", "batch_size=16",
+    "model.depth=8", "model.width=4", "epochs=2", "engine=sequential", "partition.blocks=3", "tracker=none",
+    "threads=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def finished(configured: Compose, tmp_path: Path) -> Path:
+    """The directory of a real run."""
+    from omegaconf import OmegaConf
+
+    config = configured(*SMALL, f"output_dir={tmp_path}/run")
+    rank = Rank.join(Launch(environment={}), 0, "cpu", 1, 10.0)
+    directory = RunDirectory.create(config["output_dir"], "")
+    accuracy = Run(config, rank).train(directory, OmegaConf.to_yaml(OmegaConf.create(config)))
+    summary = json.loads(directory.metrics.read_text().splitlines()[-1])
+    assert summary["test_accuracy"] == accuracy and summary["kind"] == "summary"
+    return directory.path
+
+
+def test_evaluation_equals_the_runs_own(finished: Path) -> None:
+    summary = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert evaluate(str(finished)) == summary["exit_accuracies"]
+    assert evaluate(str(finished), batch_size=7) == summary["exit_accuracies"]
+
+
+def test_a_loaded_network_predicts_at_every_exit(finished: Path) -> None:
+    network = trainer.load(finished)
+    assert not network.training and len(network.cut_points) == 2
+    x = network.spec.normalize(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    exits = network.exits(x)
+    assert [tuple(logits.shape) for logits in exits] == [(2, 10)] * 3
+    assert torch.equal(exits[-1], network(x))
+    saved = load_file(finished / "model.safetensors")
+    names = {
+        name
+        for unit, module in network.modules_by_name().items()
+        for name in (f"{unit}.{n}" for n in module.state_dict())
+    }
+    assert names == saved.keys()
+
+
+def test_the_files_of_a_run(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
+    kinds = [json.loads(line)["kind"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert kinds == ["epoch", "epoch", "summary"]
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="nowhere is no directory"):
+        trainer.load("nowhere")
+    with pytest.raises(SettingError, match="has no config.yaml; give the directory of a run that has ended"):
+        trainer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff{", b"{}"])
+def test_a_damaged_file(finished: Path, name: str, content: bytes) -> None:
+    (finished / name).write_bytes(content)
+    with pytest.raises(SettingError, match="can't be read as the directory of a run"):
+        trainer.load(finished)
+
+
+def test_weights_of_another_network(finished: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(finished / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+    weights = load_file(finished / "model.safetensors")
+    weights["stem.conv.weight"] = torch.zeros(1)
+    save_file(weights, finished / "model.safetensors", metadata)
+    with pytest.raises(SettingError, match="stem.conv.weight does not fit"):
+        trainer.load(finished)
+
+
+def test_reading_a_run_executes_nothing_of_others(finished: Path) -> None:
+    config = finished / "config.yaml"
+    config.write_text(config.read_text().replace("trainer.models.resnet.resnet_cifar", "os.system"))
+    with pytest.raises(SettingError, match="model._target_=os.system lies outside trainer; add --trust"):
+        trainer.load(finished)

@@ -1,0 +1,50 @@
+"""The entry: what importing it costs, and how errors read."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from tests.conftest import Compose
+from trainer.errors import SettingError
+from trainer.main import CONFIGS, sentence
+
+
+def test_importing_the_entry_imports_nothing_slow() -> None:
+    slow = ("wandb", "torchvision", "sklearn", "matplotlib", "rich")
+    code = f"import sys, trainer.main; print([name for name in {slow} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=resnet33", r"^model=resnet33 is unknown; it is one of .*resnet110, resnet32"),
+        ("nonsense=1", r"^nonsense is no option; python -m trainer.main --help lists them all$"),
+        ("engine.queue=1", r"^engine.queue is no option"),
+        ("epochs=many", r"epochs=many.*could not be converted to Integer$"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(override: str, message: str, configured: Compose) -> None:
+    with pytest.raises(HydraException) as caught:
+        configured(override)
+    text = sentence(caught.value)
+    assert "\n" not in text
+
+    assert re.search(message, text), text
+
+
+def test_our_own_sentences_stay_as_they_are() -> None:
+    assert sentence(SettingError("batch_size=0 must be at least 1")) == "batch_size=0 must be at least 1"
+    assert sentence(KeyError("x")) == "KeyError: 'x'"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_yaml_composes_and_says_what_it_is(path: Path, configured: Compose) -> None:
+    group, name = path.parent.name, path.stem
+    override = f"+{group}={name}" if group == "experiment" else f"{group}={name}"
+    assert configured(override)[group]
+    assert path.read_text().startswith("#")

@@ -1,0 +1,79 @@
+"""What a process makes of its environment."""
+
+import pytest
+import torch
+
+from trainer.errors import SettingError
+from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads
+
+TORCHRUN = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"
+}  # fmt: skip
+
+
+def test_torchrun_tells_a_rank_who_it_is() -> None:
+    launch = Launch.from_environment({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"})
+    assert (launch.rank, launch.world_size, launch.local_rank, launch.local_world_size, launch.restarts) == (
+        3,
+        4,
+        1,
+        2,
+        2,
+    )
+    assert launch.by_torchrun and not launch.one_node
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    launch = Launch.from_environment({})
+    assert (launch.rank, launch.world_size, launch.one_node) == (0, 1, True) and not launch.by_torchrun
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MASTER_ADDR": None}, "sets some of torchrun's variables but not MASTER_ADDR"),
+        ({"RANK": None}, "but not RANK"),
+        ({"RANK": "one"}, "RANK='one' must be a whole number"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT='http'"),
+        ({"RANK": "4"}, "RANK=4 and WORLD_SIZE=4; a rank is below the world size"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(change: dict[str, str | None], message: str) -> None:
+    environment = {key: value for key, value in {**TORCHRUN, **change}.items() if value is not None}
+    with pytest.raises(SettingError, match=message):
+        Launch.from_environment(environment)
+
+
+def test_threads() -> None:
+    torchrun = Launch.from_environment({**TORCHRUN, "OMP_NUM_THREADS": "7"})
+    assert choose_threads("auto", torchrun) == max(1, available_cores() // 2)  # torchrun sets the variable by itself
+    assert choose_threads(5, torchrun) == 5
+    assert choose_threads("auto", Launch(environment={"OMP_NUM_THREADS": "3"})) == 3
+    assert choose_threads("auto", Launch(environment={})) == available_cores()
+
+
+def test_devices() -> None:
+    assert choose_device("cpu", 0) == torch.device("cpu")
+    with pytest.raises(SettingError, match="device=tpu is unknown; it is auto, cpu or cuda"):
+        choose_device("tpu", 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    assert choose_device("auto", 0) == torch.device("cpu")
+    with pytest.raises(SettingError, match="device=cuda, but this machine has no GPU"):
+        choose_device("cuda", 0)
+
+
+def test_one_process_joins_job_after_job() -> None:
+    launch = Launch(environment={})
+    for job in (0, 1):
+        rank = Rank.join(launch, job, "cpu", 1, 10.0)
+        assert rank.control.agree("x", lambda job=job: job) == job
+        assert not rank.staged
+        rank.leave()
+
+
+def test_the_stamp_of_a_launch_stays() -> None:
+    launch = Launch(environment={})
+    assert launch.stamp() == launch.stamp()

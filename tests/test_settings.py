@@ -1,0 +1,98 @@
+"""Settings are checked, and classes are built from them, with one sentence for each mistake."""
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from trainer.errors import SettingError
+from trainer.settings import Settings, build, check, locate
+
+
+class Target:
+    """Something that a yaml might name."""
+
+    def __init__(
+        self, size: int, rate: float = 0.1, name: str | None = None, flag: bool = False, part: Any = None
+    ) -> None:
+        self.values = (size, rate, name, flag, part)
+
+
+PATH = "settings_target.Target"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``Target`` importable by name, however pytest imported this file."""
+    monkeypatch.setitem(sys.modules, "settings_target", types.SimpleNamespace(Target=Target))
+
+
+def test_a_target_gets_its_settings_and_what_is_offered() -> None:
+    built = build("group", {"_target_": PATH, "size": 3, "other": 1}, leave=["other"], offer={"rate": 2, "unknown": 0})
+    assert built.values == (3, 2, None, False, None)
+
+
+def test_nested_targets_are_built_too() -> None:
+    node = {"_target_": PATH, "size": 1, "part": [{"_target_": PATH, "size": 2}]}
+    assert build("group", node).values[4][0].values[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"size": "x"}, r"group.size=x must be a whole number"),
+        ({"size": 1.5}, r"group.size=1.5 must be a whole number"),
+        ({"size": True}, r"group.size=True must be a whole number"),
+        ({"size": None}, r"group.size=None must be a whole number"),
+        ({"size": 1, "rate": "fast"}, r"group.rate=fast must be a number"),
+        ({"size": 1, "name": 3}, r"group.name=3 must be text or null"),
+        ({"size": 1, "flag": 1}, r"group.flag=1 must be true or false"),
+        ({"size": 1, "extra": 1}, r"group does not fit .*Target: got an unexpected keyword argument 'extra'"),
+        ({}, r"group does not fit .*Target: missing a required argument: 'size'"),
+    ],
+)
+def test_wrong_values(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        build("group", {"_target_": PATH, **node})
+
+
+@pytest.mark.parametrize("node", [{}, None, {"_target_": 3}, "dgl"])
+def test_a_node_without_a_target(node: Any) -> None:
+    with pytest.raises(SettingError, match="group has no _target_; choose one of the files in conf/group/"):
+        build("group", node)
+
+
+@pytest.mark.parametrize("path", ["nowhere.Thing", "trainer.nothing", "word", "", "."])
+def test_a_target_that_is_not_there(path: str) -> None:
+    with pytest.raises(SettingError, match="group._target_=.* can't be imported"):
+        locate("group", path)
+
+
+def test_only_our_own_targets_are_trusted_when_a_run_is_read() -> None:
+    with pytest.raises(SettingError, match="model._target_=os.system lies outside trainer; add --trust"):
+        build("model", {"_target_": "os.system", "command": "true"}, trust=False)
+    assert build("scheduler", {"_target_": "trainer.schedules.Constant"}, trust=False)(0, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"batch_size": -3}, "batch_size=-3 must be at least 1"),
+        ({"max_steps": 0}, "max_steps=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"timeout_seconds": 0}, "timeout_seconds=0"),
+        ({"precision": "fp16"}, "precision=fp16 is unknown; it is fp32 or bf16"),
+        ({"threads": "many"}, "threads=many must be auto or a whole number"),
+        ({"threads": 0}, "threads=0"),
+        ({"threads": True}, "threads=True"),
+    ],
+)
+def test_top_level_settings(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check(Settings(**change))
+
+
+def test_the_defaults_are_right() -> None:
+    check(Settings())

@@ -1,0 +1,51 @@
+"""W&B, for real and offline."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.reporting.test_board import facts
+from trainer.errors import SettingError
+from trainer.reporting.records import RunFacts
+from trainer.tracking.wandb import WandbTracker
+
+
+def facts_in(path: Path) -> RunFacts:
+    run = facts()
+    return RunFacts(path, run.config, run.partition, 1, 1, 1, [], "")
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+
+
+def test_without_a_key_the_run_is_offline_and_complete(tmp_path: Path) -> None:
+    tracker = WandbTracker("ppll")
+    tracker.start(facts_in(tmp_path))
+    assert tracker._run is not None and tracker._run.offline
+    tracker.step(
+        {"step": 10, "epoch": 1, "blocks": [{"loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "busy": 1.0}] * 2}
+    )
+    assert tracker._run.summary["block1/loss"] == 1.0 and tracker._run.summary["step"] == 10
+    tracker.summary({"kind": "summary", "test_accuracy": 0.75, "note": ""})
+    assert tracker._run.summary["test_accuracy"] == 0.75
+    tracker.close()
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_failure_of_wandb_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = WandbTracker("a/project/name/that/is/not/allowed")
+    with caplog.at_level(logging.WARNING):
+        tracker.start(facts_in(tmp_path))
+    assert "W&B failed, the run goes on without it" in caplog.text
+    tracker.step({"step": 1, "blocks": []})
+    tracker.close()
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(SettingError, match="tracker.mode=sometimes is unknown; it is auto, online, offline"):
+        WandbTracker("ppll", mode="sometimes")

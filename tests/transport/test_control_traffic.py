@@ -1,0 +1,55 @@
+"""Control traffic over a real store."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from trainer.transport.control import Control
+
+
+def pair() -> tuple[Control, Control]:
+    store = dist.HashStore()
+    return Control(store, 0, 2), Control(store.clone(), 1, 2)
+
+
+def test_rank_0_decides_once_and_the_others_wait() -> None:
+    zero, one = pair()
+    heard: list[object] = []
+    listener = threading.Thread(target=lambda: heard.append(one.agree("key", lambda: "never asked")))
+    listener.start()
+    assert zero.agree("key", lambda: {"a": [1, 2]}) == {"a": [1, 2]}
+    listener.join(5)
+    assert heard == [{"a": [1, 2]}]
+    assert zero.agree("key", lambda: "asked again") == {"a": [1, 2]}
+
+
+def test_records_of_a_rank_arrive_in_order() -> None:
+    zero, one = pair()
+    for step in range(3):
+        one.post({"step": step})
+    records = zero.records()
+    assert [next(records) for _ in range(3)] == [{"rank": 1, "step": step} for step in range(3)]
+
+
+def test_only_the_first_error_is_told() -> None:
+    zero, one = pair()
+    assert not zero.failed()
+    assert one.claim_error() and not zero.claim_error() and zero.failed()
+
+
+def test_weights_are_published_for_a_step_and_read_once() -> None:
+    zero, one = pair()
+    tensors = {"a.weight": torch.randn(2, 3), "b": torch.arange(4)}
+    one.publish("layer1.0", 5, tensors)
+    tensors["b"] += 1  # the publication is a copy
+    received = zero.receive("layer1.0", 5, timedelta(seconds=5))
+    assert torch.equal(received["a.weight"], tensors["a.weight"]) and received["b"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(dist.DistStoreError):
+        zero.receive("layer1.0", 5, timedelta(milliseconds=50))
+
+
+def test_one_process_gathers_its_own() -> None:
+    assert Control(dist.HashStore(), 0, 1).gather("mine") == ["mine"]

@@ -1,0 +1,135 @@
+"""Edges inside a process, and what remote edges do with slots."""
+
+import pytest
+import torch
+
+from trainer.clock import Clock
+from trainer.errors import PacketError, PeerError
+from trainer.packet import Field, Kind, Layout, Packet, Tag
+from trainer.plan import Plan
+from trainer.transport.edges import EndSink, LocalEdge
+from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
+
+LAYOUT = Layout([Field("x", (2, 3), torch.float32), Field("label", (2,), torch.int64)])
+CLOCK = Clock(torch.device("cpu"))
+
+
+def packet(step: int, **more: torch.Tensor) -> Packet:
+    fields = {"x": torch.full((2, 3), float(step)), "label": torch.full((2,), step), **more}
+    return Packet(Tag(Kind.TRAIN, step, 2), fields)
+
+
+def test_a_local_edge_hands_on_what_its_layout_says_without_a_copy() -> None:
+    edge = LocalEdge(LAYOUT)
+    sent = packet(1, image=torch.zeros(2))
+    edge.put(sent)
+    (received,) = edge.packets([sent.tag])
+    assert received["x"] is sent["x"] and list(received.fields) == ["x", "label"]
+    edge.close()
+
+
+def test_a_local_edge_notices_blocks_out_of_step() -> None:
+    edge = LocalEdge(LAYOUT)
+    edge.put(packet(2))
+    with pytest.raises(RuntimeError, match="out of step"):
+        list(edge.packets([Tag(Kind.TRAIN, 1, 2)]))
+
+
+def test_nobody_needs_the_last_output() -> None:
+    EndSink().put(packet(1))
+    EndSink().close()
+
+
+class Wire:
+    """A connection that delivers in order, and the log of what was done with it."""
+
+    def __init__(self) -> None:
+        self.messages: list[torch.Tensor] = []
+        self.log: list[str] = []
+
+
+class Sending:
+    """A send slot over a wire, which reads its buffer late, as gloo does."""
+
+    def __init__(self, wire: Wire, name: str) -> None:
+        self.buffer = torch.zeros(LAYOUT.nbytes, dtype=torch.uint8)
+        self._wire, self._name, self._busy = wire, name, False
+
+    def send(self) -> None:
+        assert not self._busy
+        self._busy = True
+        self._wire.log.append(f"send {self._name}")
+
+    def wait(self) -> None:
+        if self._busy:
+            self._wire.messages.append(self.buffer.clone())
+            self._busy = False
+            self._wire.log.append(f"wait {self._name}")
+
+
+class Receiving:
+    """A receive slot over a wire."""
+
+    def __init__(self, wire: Wire, name: str) -> None:
+        self.buffer = torch.zeros(LAYOUT.nbytes, dtype=torch.uint8)
+        self._wire, self._name = wire, name
+
+    def post(self) -> None:
+        self._wire.log.append(f"post {self._name}")
+
+    def wait(self) -> None:
+        self.buffer.copy_(self._wire.messages.pop(0))
+        self._wire.log.append(f"take {self._name}")
+
+
+def sent(wire: Wire, packets: list[Packet], depth: int = 2) -> None:
+    sink = RemoteSink([Sending(wire, str(index)) for index in range(depth)], LAYOUT, CLOCK, receiver=1)
+    for item in packets:
+        sink.put(item)
+    sink.close()
+
+
+def test_a_send_slot_is_reused_only_after_its_send() -> None:
+    wire = Wire()
+    sent(wire, [packet(step) for step in (1, 2, 3)])
+    assert wire.log == ["send 0", "send 1", "wait 0", "send 0", "wait 0", "wait 1"]
+    values = [LAYOUT.views(message)["x"][0, 0].item() for message in wire.messages]
+    assert sorted(values) == [1, 2, 3]
+
+
+def test_the_next_receive_is_posted_before_a_packet_is_worked_on_and_none_too_many() -> None:
+    wire, plan = Wire(), Plan(train_size=6, test_size=1, batch_size=2, epochs=1)
+    plan.evaluate = False
+    sent(wire, [packet(step) for step in (1, 2, 3)], depth=4)
+    wire.log.clear()
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    for received in source.packets(plan.all_tags()):
+        assert torch.equal(received["label"], torch.full((2,), received.tag.step))
+        wire.log.append(f"work {received.tag.step}")
+    assert wire.log == ["post 0", "take 0", "post 1", "work 1", "take 1", "post 0", "work 2", "take 0", "work 3"]
+
+
+def test_a_header_ends_the_run_early() -> None:
+    wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
+    packets = [packet(step) for step in (1, 2, 3)]
+    packets[1].last_step, packets[1].evaluate = 3, False
+    sent(wire, packets, depth=4)
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    assert [received.tag.step for received in source.packets(plan.all_tags())] == [1, 2, 3]
+    assert plan.last_step == 3 and not plan.evaluate
+
+
+def test_a_packet_out_of_turn_is_noticed() -> None:
+    wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
+    sent(wire, [packet(2)])
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    with pytest.raises(PacketError, match="rank 0 sent the train packet 2 .* where the train packet 1 .* was due"):
+        list(source.packets(plan.all_tags()))
+
+
+def test_a_lost_peer_is_named() -> None:
+    with pytest.raises(
+        PeerError, match="rank 3 went away or did not answer in time while this rank waited for packet 9"
+    ):
+        with lost_peer(3, "packet 9"):
+            raise RuntimeError("Connection closed by peer")

@@ -19,8 +19,10 @@ def records(directory: Path) -> list[dict]:
 
 
 def test_late_ranks_share_one_directory_and_every_block_is_reported(tmp_path: Path) -> None:
-    late = "import runpy, os, time; time.sleep(int(os.environ['RANK'])); runpy.run_module('trainer.main', "
-        "run_name='__main__')"
+    late = (
+        "import os, runpy, time; time.sleep(int(os.environ['RANK'])); "
+        "runpy.run_module('trainer.main', run_name='__main__')"
+    )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", "--no-python"]
     job = run([*launcher, sys.executable, "-c", late, *TINY, *SMALL_NET, "log.every_steps=2"], tmp_path)
     assert job.status == 0, job.err

@@ -101,7 +101,7 @@ class Run:
         shape = "x".join(str(size) for size in spec.image_shape)
         return [
             f"{self.engine.describe(rank, self.partition)}; {device}",
-            f"{spec.train_size:,} training and {spec.test_size:,} test images of {shape}, {spec.num_classes} classes; "
+            f"{spec.train_size:,} training and {spec.test_size:,} test images of {shape}, {spec.num_classes} classes",
             f"{len(self.partition.blocks)} blocks, {self.partition.how}",
         ]
 

@@ -65,7 +65,7 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
     for piece in ("how it runs", "warning: rank 1: hot", "early exit after unit0  50.00 %", "best epoch 80.00 %, last"):
         assert piece in text
     assert (
-        "12 images per second after the first 5 steps; pipeline efficiency 91 %" in text
+        "12 images per second after the first 5 steps\npipeline efficiency 91 %" in text
         and "run directory: run" in text
     )
 

@@ -145,14 +145,11 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
             f"best epoch {100 * record['best_test_accuracy']:.2f} %, last epoch {100 * record['test_accuracy']:.2f} %"
         )
     if record["images_per_second"]:
-        efficiency = record["pipeline_efficiency"]
-        said = (
-            f"pipeline efficiency {100 * efficiency:.0f} %"
-            if efficiency is not None
-            else f"no pipeline efficiency: {record['note']}"
-        )
         lines.append(
-            f"{record['images_per_second']:.0f} images per second after the first {record['left_out_steps']} "
-            f"steps; {said}"
+            f"{record['images_per_second']:.0f} images per second after the first {record['left_out_steps']} steps"
+        )
+        efficiency = record["pipeline_efficiency"]
+        lines.append(
+            f"pipeline efficiency {100 * efficiency:.0f} %" if efficiency is not None else f"({record['note']})"
         )
     return [*lines, f"run directory: {run.directory}"]

@@ -15,7 +15,7 @@ make_environment() {
     # shellcheck disable=SC1091
     source "$venv/bin/activate"
     if [[ $(cat "$venv/.installed-$extras" 2>/dev/null) != "$wanted" ]]; then
-        pip install --quiet --disable-pip-version-check --editable ".[$extras]" >&2
+        pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" >&2
         echo "$wanted" >"$venv/.installed-$extras"
     fi
 }

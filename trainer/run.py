@@ -18,6 +18,7 @@ from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan
 from trainer.rank import Rank
+from trainer.reporting.background import Background
 from trainer.reporting.board import Board, summarise
 from trainer.reporting.console import Console, partition_table
 from trainer.reporting.journal import Journal
@@ -139,20 +140,22 @@ class Run:
             self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
             self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
             self.config["log"]["every_steps"], )  # fmt: skip
-        with forwarded_warnings(reporter):
-            if self.rank.rank != 0:
-                state = self.engine.train(job)
-                reporter.close()
-                self.rank.control.gather(_on_cpu(state))
-                return 0.0
-            return self._train_and_write(job, directory, config_text)
+        if self.rank.rank == 0:
+            console = Console(directory.console)
+            with forwarded_warnings(console.warning):
+                return self._train_and_write(job, directory, config_text, console)
+        with forwarded_warnings(reporter.warn):
+            state = self.engine.train(job)
+            reporter.close()
+            self.rank.control.gather(_on_cpu(state))
+            return 0.0
 
-    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str) -> float:
+    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
         """What rank 0 does."""
         write_text(directory.config, config_text)
         directory.write_json(directory.partition, self.partition.to_json())
         facts = self.facts(directory.path)
-        listeners: list[Listener] = [Console(directory.console), Journal(directory.metrics), self._tracker]
+        listeners: list[Listener] = [console, Journal(directory.metrics), Background(self._tracker)]
         board = Board(self.rank.control, listeners, facts)
         try:
             state = self.engine.train(job)

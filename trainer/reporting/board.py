@@ -41,8 +41,8 @@ class Board:
             listener.summary(record)
 
     def close(self) -> None:
-        """Close the listeners."""
-        for listener in self._listeners:
+        """Close the listeners, the first one last: it is the console, and the others may have something to say."""
+        for listener in reversed(self._listeners):
             listener.close()
 
     def _collect(self) -> None:

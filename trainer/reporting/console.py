@@ -1,6 +1,7 @@
 """What a person sees: tables at the start and the end, a line an epoch, and on a terminal a live view of the blocks."""
 
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +22,7 @@ class Console:
         self._stream = stream or sys.stdout
         self._log = path.open("a", encoding="utf-8")
         self._live: "LiveView | None" = None
+        self._lock = threading.Lock()
 
     def start(self, run: RunFacts) -> None:
         """Say how it runs and where it is cut."""
@@ -67,13 +69,14 @@ class Console:
         self._log.close()
 
     def say(self, line: str) -> None:
-        """Write a line to the terminal and to the log."""
-        self._log.write(line + "\n")
-        self._log.flush()
-        if self._live is not None:
-            self._live.print(line)
-        else:
-            print(line, file=self._stream, flush=True)
+        """Write a line to the terminal and to the log; any thread may."""
+        with self._lock:
+            self._log.write(line + "\n")
+            self._log.flush()
+            if self._live is not None:
+                self._live.print(line)
+            else:
+                print(line, file=self._stream, flush=True)
 
     def _end_live(self) -> None:
         if self._live is not None:

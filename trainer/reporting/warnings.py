@@ -1,31 +1,29 @@
 """Warnings of every rank on their way to the one console."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from trainer.reporting.reporter import Reporter
 
 
 class _Forward(logging.Handler):
-    """Hands each different warning to the reporter once."""
+    """Hands each different warning on once."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._reporter = reporter
+        self._warn = warn
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
         if text not in self._said:
             self._said.add(text)
-            self._reporter.warn(text)
+            self._warn(text)
 
 
 @contextmanager
-def forwarded_warnings(reporter: Reporter) -> Iterator[None]:
-    """While inside, what is logged or warned of in this process reaches the console of rank 0, and nothing else."""
-    root, handler = logging.getLogger(), _Forward(reporter)
+def forwarded_warnings(warn: Callable[[str], None]) -> Iterator[None]:
+    """While inside, what is logged or warned of in this process goes to ``warn``, each text once, and nowhere else."""
+    root, handler = logging.getLogger(), _Forward(warn)
     before = root.handlers[:]
     root.handlers[:] = [handler]
     logging.captureWarnings(True)

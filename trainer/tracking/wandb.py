@@ -14,6 +14,9 @@ from trainer.reporting.records import Record, RunFacts
 
 MODES = ("auto", "online", "offline")
 
+INIT_SECONDS = 30
+"""How long W&B may take to answer at the start."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +61,7 @@ class WandbTracker:
             dir=str(run.directory),
             mode=mode,
             config={**run.config, "partition_used": run.partition.to_json()},
-            settings=wandb.Settings(init_timeout=60, console="off"),
+            settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off"),
         )
         self._run.define_metric("step")
         self._run.define_metric("epoch")

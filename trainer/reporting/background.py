@@ -1,0 +1,55 @@
+"""A listener on a thread of its own, for one that talks to the network and may be slow."""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from trainer.reporting.records import Listener, Record, RunFacts
+
+CLOSE_SECONDS = 120.0
+"""How long the end of a run waits for a slow listener to take the rest."""
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Hands everything on to another listener, in order, without ever making the others wait for it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="background-listener", daemon=True)
+        self._thread.start()
+
+    def start(self, run: RunFacts) -> None:
+        """Hand it on."""
+        self._queue.put(lambda: self._listener.start(run))
+
+    def step(self, record: Record) -> None:
+        """Hand it on."""
+        self._queue.put(lambda: self._listener.step(record))
+
+    def epoch(self, record: Record) -> None:
+        """Hand it on."""
+        self._queue.put(lambda: self._listener.epoch(record))
+
+    def summary(self, record: Record) -> None:
+        """Hand it on."""
+        self._queue.put(lambda: self._listener.summary(record))
+
+    def warning(self, text: str) -> None:
+        """Hand it on."""
+        self._queue.put(lambda: self._listener.warning(text))
+
+    def close(self) -> None:
+        """Hand it on, and wait for the listener to be done, but not for ever."""
+        self._queue.put(self._listener.close)
+        self._queue.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.warning("the tracker did not finish within %.0f seconds and is left behind", CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while (action := self._queue.get()) is not None:
+            action()

@@ -1,23 +1,17 @@
 """A block: a run of units that trains itself from its local loss. It knows nothing of ranks."""
 
-import math
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import NonFiniteLossError
-from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import LocalClassifier
+from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet
 from trainer.seeds import derive, seed_device
 from trainer.units import Units, named_parameters, named_state, placed
 from trainer.update import Update
-
-LOSS_LAG = 16
-"""On CUDA a loss is looked at this many steps after its computation at the latest."""
 
 CLASSIFIERS = "local_classifiers"
 """Prefix of the local classifiers' names in a saved model."""
@@ -56,7 +50,7 @@ class Block:
         self.classifier = placed(classifier, device)
         self.meter = Meter(device)
         self._autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
-        self._losses: deque[tuple[int, HostCopy]] = deque()
+        self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
         self._update: Update | None = None
 
     def train_with(self, update: Update) -> None:
@@ -106,14 +100,13 @@ class Block:
 
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
-        infinite (on CUDA up to ``LOSS_LAG`` steps later)."""
+        infinite (on CUDA some steps later)."""
         with self._autocast:
             self._seed(output, f"{CLASSIFIERS}.{self.cut}")
             judged = self.classifier.judge(output.features, output)
         self.update.step(judged.loss, output.tag.step)
         self.meter.add(judged, output["label"])
-        self._losses.append((output.tag.step, HostCopy(judged.loss)))
-        self.check_losses(LOSS_LAG)
+        self._watch.add(judged.loss, output.tag.step)
 
     @torch.no_grad()
     def test(self, packet: Packet) -> Output:
@@ -124,17 +117,9 @@ class Block:
         self.meter.add(judged, output["label"])
         return output
 
-    def check_losses(self, lag: int = 0) -> None:
-        """Look at the losses that have arrived from the device, and at all but the last ``lag`` of them in any case."""
-        while self._losses and (self._losses[0][1].ready() or len(self._losses) > lag):
-            step, copy = self._losses.popleft()
-            loss = copy.wait().item()
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss of block {self.index} (up to {self.cut}) became {loss} at step {step}, at learning rate "
-                    f"{self.update.learning_rate:.4g}; a smaller optimizer.lr or a longer "
-                    f"scheduler.warmup_epochs may help"
-                )
+    def check_losses(self) -> None:
+        """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
+        self._watch.check()
 
     def _seed(self, packet: Packet, unit: str) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""

@@ -15,12 +15,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make_block(
-    network: Network, cuts: Sequence[str], index: int, batch_size: int, device: torch.device, precision: torch.dtype
+    network: Network,
+    cuts: Sequence[str],
+    index: int,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+    kind: type[Block] = Block,
 ) -> Block:
-    """Block number ``index`` of ``network`` cut after each of ``cuts``, with modules of its own on ``device``."""
+    """Block number ``index`` of ``network`` cut after each of ``cuts``, with modules of its own on ``device``; ``kind``
+    is the class that it is an instance of."""
     units = network.split(cuts)[index]
     end = list(units)[-1]
-    return Block(
+    return kind(
         index,
         end,
         copy.deepcopy(units),

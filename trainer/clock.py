@@ -42,13 +42,15 @@ class Lap:
 
     begin: Mark
     end: Mark
-    waits: list[tuple[Mark, Mark]]
+    waits: list[tuple[Mark, Mark]] | None
     steps: int
 
-    def resolve(self) -> dict[str, float]:
-        """``seconds`` in all, of which ``busy_seconds`` computing and ``wait_seconds`` waiting for a neighbour, and
-        the number of ``steps`` they were spent on."""
+    def resolve(self) -> dict[str, float | None]:
+        """``seconds`` in all, of which ``busy_seconds`` computing and ``wait_seconds`` waiting for a neighbour (None
+        where nobody knows), and the number of ``steps`` they were spent on."""
         seconds = self.end.since(self.begin)
+        if self.waits is None:
+            return {"seconds": seconds, "busy_seconds": None, "wait_seconds": None, "steps": self.steps}
         waited = sum(end.since(begin) for begin, end in self.waits)
         return {"seconds": seconds, "busy_seconds": seconds - waited, "wait_seconds": waited, "steps": self.steps}
 
@@ -56,8 +58,10 @@ class Lap:
 class Clock:
     """A rank's stopwatch. ``waiting`` brackets every place where the rank waits for another one."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, sees_waits: bool = True) -> None:
+        """``sees_waits`` is False where a library does the waiting without telling."""
         self._cuda = device.type == "cuda"
+        self._sees_waits = sees_waits
         self.start()
 
     def mark(self) -> Mark:
@@ -82,4 +86,4 @@ class Clock:
 
     def lap(self, steps: int) -> Lap:
         """The lap since ``start``, in which ``steps`` steps were done."""
-        return Lap(self._begin, self.mark(), self._waits, steps)
+        return Lap(self._begin, self.mark(), self._waits if self._sees_waits else None, steps)

@@ -8,15 +8,15 @@ from trainer.local_losses.base import Judged, correct
 
 
 class Totals:
-    """Sums on their way to the host; ``mean`` waits for them."""
+    """Sums on their way to the host; ``sums`` waits for them."""
 
     def __init__(self, sums: Tensor) -> None:
         self._copy = HostCopy(sums)
 
-    def mean(self) -> dict[str, float]:
-        """Mean loss and accuracy (0 to 1) of the samples summed."""
-        loss, right, seen = self._copy.wait().tolist()
-        return {"loss": loss / max(seen, 1), "accuracy": right / max(seen, 1)}
+    def sums(self) -> list[float]:
+        """The sum of the losses, how many samples were classified right, and how many there were."""
+        sums: list[float] = self._copy.wait().tolist()
+        return sums
 
 
 class Meter:

@@ -1,6 +1,7 @@
 """The network of a run: its units, the shapes between them, and the local classifiers that a partition asks for."""
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
-from trainer.local_losses.base import LocalClassifier, LocalLoss, ModelOutput, Site
+from trainer.local_losses.base import LocalClassifier, LocalLoss, ModelOutput, NoLocalLoss, Site
 from trainer.seeds import seeded
 from trainer.units import Units, units_of
 
@@ -60,6 +61,10 @@ class Network:
         )
         with seeded(self.seed, "local_classifier", cut):
             return self.local_loss.classifier(site)
+
+    def end_to_end(self) -> "Network":
+        """The same without local classifiers, for training by the loss at its end alone."""
+        return dataclasses.replace(self, local_loss=NoLocalLoss())
 
     def split(self, cuts: Sequence[str]) -> list[Units]:
         """The units of each block."""

@@ -8,7 +8,21 @@ last step down the pipeline, and each rank calls ``stop`` in turn.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trainer.errors import SettingError
 from trainer.packet import OPEN_END, Kind, Tag
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch and of the test set that one of ``replicas`` copies of the model is shown."""
+
+    replica: int = 0
+    replicas: int = 1
+
+    def of(self, size: int) -> slice:
+        """This replica's run of ``range(size)``; the runs differ in length by one at most."""
+        begin, end = (number * size // self.replicas for number in (self.replica, self.replica + 1))
+        return slice(begin, end)
 
 
 @dataclass(frozen=True)
@@ -36,13 +50,24 @@ class Plan:
         max_steps: int | None = None,
         eval_every: int = 1,
         done: int = 0,
+        share: Share = Share(),  # noqa: B008  # frozen
     ) -> None:
-        """``done`` is the number of steps done before (0 in a new run); sizes are in images."""
-        self.batch_size = batch_size
+        """``done`` is the number of steps done before (0 in a new run). The sizes, in images, are those of all replicas
+        together; ``share`` says which of the images come here. Raises ``SettingError`` where a batch can't be shared
+        out evenly."""
+        if batch_size % share.replicas:
+            raise SettingError(
+                f"batch_size={batch_size} can't be shared out evenly among {share.replicas} ranks; it must be a "
+                f"multiple of {share.replicas}"
+            )
+        self.share = share
+        self.whole_batch_size = batch_size
+        self.batch_size = batch_size // share.replicas
         self.epochs = epochs
         self.steps_per_epoch = train_size // batch_size
-        self.test_size = test_size
-        self.test_batches = -(-test_size // batch_size)
+        self.tested = share.of(test_size)
+        self.test_size = self.tested.stop - self.tested.start
+        self.test_batches = -(-self.test_size // self.batch_size)
         self.eval_every = eval_every
         self.done = done
         self.scheduled_steps = epochs * self.steps_per_epoch

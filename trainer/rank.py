@@ -103,8 +103,8 @@ class Launch:
 
 @dataclass
 class Rank:
-    """One process of a running job. ``replica`` tells apart whole copies of the model that see different images; it is
-    0 wherever the ranks share one model."""
+    """One process of a running job. ``replicas`` is the number of whole copies of the model, each on a run of
+    neighboring ranks and shown its own share of every batch; it is 1 wherever all ranks share one model."""
 
     launch: Launch
     job: int
@@ -112,7 +112,7 @@ class Rank:
     threads: int
     timeout: timedelta
     control: Control
-    replica: int = 0
+    replicas: int = 1
 
     @classmethod
     def join(cls, launch: Launch, job: int, device: str, threads: int | str, timeout_seconds: float) -> "Rank":
@@ -145,6 +145,16 @@ class Rank:
     def world_size(self) -> int:
         """How many processes the job has."""
         return self.launch.world_size
+
+    @property
+    def replica(self) -> int:
+        """Which copy of the model this rank has a part of."""
+        return self.rank // (self.world_size // self.replicas)
+
+    @property
+    def first(self) -> int:
+        """The first rank of this replica, which has its images."""
+        return self.replica * (self.world_size // self.replicas)
 
     @property
     def staged(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainer.errors import SettingError
 from trainer.memory import memory_table
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
-from trainer.plan import Plan
+from trainer.plan import Plan, Share
 from trainer.rank import Rank
 from trainer.reporting.background import Background
 from trainer.reporting.board import Board, summarise
@@ -42,9 +43,10 @@ class Run:
     def __init__(self, config: Config, rank: Rank) -> None:
         """Agree with the other ranks on data and partition, and build what they are made of. Raises ``TrainerError``
         for all that a person can mend."""
-        self.config, self.rank = config, rank
         self.engine: Engine = build("engine", config["engine"])
         blocks = self.engine.blocks(rank.world_size)
+        rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
+        self.config, self.rank = config, rank
         self._schedule = build("scheduler", config["scheduler"])
         self._augment = augmentations(config["dataset"])
         self._tracker: Listener = build("tracker", config["tracker"])
@@ -52,7 +54,11 @@ class Run:
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self._images: Images | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
+        if self._images is None and rank.first == rank.rank:
+            self._images = load_images(config["dataset"])  # not before rank 0 has it, in case it is downloaded
         self.network = make_network(config, self.spec)
+        if self.engine.end_to_end:
+            self.network = self.network.end_to_end()
         self.partition = Partition.from_json(
             rank.control.agree("partition", lambda: self._choose_partition(strategy, blocks).to_json())
         )
@@ -63,6 +69,7 @@ class Run:
             config["epochs"],
             config["max_steps"],
             config["eval"]["every_epochs"],
+            share=Share(rank.replica, rank.replicas),
         )
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -92,7 +99,8 @@ class Run:
             chosen = Chosen(cuts, strategy.costs(network, batch_size, device), "explicit cut points")
         else:
             chosen = strategy.choose(network, default_blocks if blocks is None else blocks, batch_size, device)
-        return Partition.of(network, chosen, self.rank.world_size)
+        ranks = self.rank.world_size // self.rank.replicas
+        return Partition.of(network, chosen, lambda seconds: self.engine.place(seconds, ranks))
 
     def describe(self) -> list[str]:
         """How the run executes, in sentences."""
@@ -117,6 +125,8 @@ class Run:
             directory,
             dict(self.config),
             self.partition,
+            [] if self.engine.end_to_end else self.partition.cut_points,
+            self.rank.world_size,
             plan.epochs,
             plan.steps_per_epoch,
             plan.last_step,

@@ -34,9 +34,17 @@ class Update:
 
     def step(self, loss: Tensor, step: int) -> None:
         """Do step number ``step`` (from 1) of the run for a scalar ``loss``."""
+        self.begin(step)
+        loss.backward()
+        self.apply()
+
+    def begin(self, step: int) -> None:
+        """Set the learning rate of step number ``step`` (from 1) and forget the gradients of the step before."""
         factor = self._schedule((step - 1) / self._steps_per_epoch, self._epochs)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         self.optimizer.zero_grad()
-        loss.backward()
+
+    def apply(self) -> None:
+        """Change the parameters by the gradients that have been summed since ``begin``."""
         self.optimizer.step()

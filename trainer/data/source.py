@@ -50,19 +50,24 @@ class ImageSource:
     def _packet(self, tag: Tag) -> Packet:
         split = self._splits[tag.kind]
         picked = self._picked(tag, split)
-        images = split.images[picked]
+        images, labels = split.images[picked], split.labels[picked]
         if tag.kind is Kind.TRAIN:
             for number, augmentation in enumerate(self._augment):
                 images = augmentation(images, generator(self._seed, "augment", number, tag.step))
+            # Augmented whole, then shared out: what an image meets does not depend on the number of replicas.
+            mine = self._plan.share.of(self._plan.whole_batch_size)
+            images, labels = images[mine], labels[mine]
         images = images.contiguous(memory_format=torch.channels_last)
-        fields = {"x": self._normalize(images), "label": split.labels[picked], "image": images}
+        fields = {"x": self._normalize(images), "label": labels, "image": images}
         return Packet(tag, fields, self._plan.early_end, self._plan.evaluate)
 
     def _picked(self, tag: Tag, split: Split) -> Tensor:
-        """Which images a packet holds; a short one is filled up with the split's first images."""
-        size = self._plan.batch_size
+        """Which images a batch is made of: of the whole one in training, of this replica's in a test, where a short one
+        is filled up with the split's first images."""
         if tag.kind is Kind.TEST:
-            return torch.arange((tag.step - 1) * size, tag.step * size, device=split.labels.device) % len(split)
+            begin = self._plan.tested.start + (tag.step - 1) * self._plan.batch_size
+            return torch.arange(begin, begin + self._plan.batch_size, device=split.labels.device) % len(split)
+        size = self._plan.whole_batch_size
         epoch, position = divmod(tag.step - 1, self._plan.steps_per_epoch)
         if self._order[0] != epoch + 1:
             order = torch.randperm(len(split), generator=generator(self._seed, "order", epoch + 1))

@@ -1,5 +1,6 @@
 """What an engine is given, and what it gives back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,13 +41,24 @@ class Engine(Protocol):
 
     Attributes:
         queue_depth: slots of each send queue.
+        end_to_end: whether the loss at the model's end trains all of it, so that no block has a local classifier.
     """
 
     queue_depth: int
+    end_to_end: bool
+
+    def replicas(self, world_size: int) -> int:
+        """How many whole copies of the model there are, each shown its share of every batch."""
+        ...
 
     def blocks(self, world_size: int) -> int:
         """How many blocks a model is cut into where the user says nothing. Raises ``SettingError`` where the engine
         can't run on so many ranks."""
+        ...
+
+    def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
+        """The rank of each block, of the ``ranks`` that share one copy of the model; ``seconds`` are the blocks' costs.
+        Raises ``SettingError`` where such blocks can't be placed."""
         ...
 
     def describe(self, rank: Rank, partition: Partition) -> str:
@@ -54,5 +66,6 @@ class Engine(Protocol):
         ...
 
     def train(self, job: Job) -> dict[str, Tensor]:
-        """Do the whole plan; this rank's part of the trained model under global names."""
+        """Do the whole plan; this rank's part of the trained model under global names. Where several ranks have the
+        same part, one of them gives it."""
         ...

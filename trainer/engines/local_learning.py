@@ -3,14 +3,17 @@
 Both run the same blocks through the same loop; they differ in where the blocks are placed.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from trainer.block import Block
 from trainer.blocks import DTYPES, edge_layouts, make_block
 from trainer.data.source import ImageSource
 from trainer.engines.base import Job
 from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError
-from trainer.partition.partition import Partition
+from trainer.partition.partition import Partition, place
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
@@ -21,15 +24,25 @@ from trainer.update import Update
 class PPLL:
     """Pipeline parallelism with local learning (Guo et al., arXiv 2411.12780)."""
 
+    end_to_end = False
+
     def __init__(self, queue_depth: int = 2) -> None:
         """``queue_depth`` is the number of packets that may wait to be taken by the next rank."""
         if queue_depth < 1:
             raise SettingError(f"engine.queue_depth={queue_depth} must be at least 1")
         self.queue_depth = queue_depth
 
+    def replicas(self, world_size: int) -> int:
+        """All ranks share one model."""
+        return 1
+
     def blocks(self, world_size: int) -> int:
         """One a rank."""
         return world_size
+
+    def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
+        """Neighboring blocks together."""
+        return place(seconds, ranks)
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many ranks, and what carries their packets."""
@@ -43,13 +56,18 @@ class PPLL:
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train this rank's blocks."""
-        return train_blocks(job, self.queue_depth)
+        return train_blocks(job, own_blocks(job), self.queue_depth)
 
 
 class Sequential:
     """Local learning in one process: the same result, without the pipeline."""
 
+    end_to_end = False
     queue_depth = 0
+
+    def replicas(self, world_size: int) -> int:
+        """One."""
+        return 1
 
     def blocks(self, world_size: int) -> int:
         """Four."""
@@ -60,36 +78,46 @@ class Sequential:
             )
         return 4
 
+    def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
+        """All in the one process."""
+        return place(seconds, ranks)
+
     def describe(self, rank: Rank, partition: Partition) -> str:
         """One process."""
         return f"sequential, one process with {len(partition.blocks)} blocks"
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train all blocks."""
-        return train_blocks(job, self.queue_depth)
+        return train_blocks(job, own_blocks(job), self.queue_depth)
 
 
-def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
-    """Train the blocks that the partition places on this rank."""
+def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:
+    """The blocks that the partition places on this rank, ready to learn."""
     rank, plan, cuts = job.rank, job.plan, job.partition.cut_points
-    owners = [block.rank for block in job.partition.blocks]
-    precision = DTYPES[job.precision]
     blocks = []
-    for index in (index for index, owner in enumerate(owners) if owner == rank.rank):
-        block = make_block(job.network, cuts, index, plan.batch_size, rank.device, precision)
-        block.train_with(
-            Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
-        )
-        blocks.append(block)
-    layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
-    edges = open_edges(rank, owners, layouts, _image_source(job), plan, job.clock, queue_depth)
+    for index, owner in enumerate(job.partition.blocks):
+        if rank.first + owner.rank == rank.rank:
+            block = make_block(job.network, cuts, index, plan.batch_size, rank.device, DTYPES[job.precision], kind)
+            block.train_with(
+                Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+            )
+            blocks.append(block)
+    return blocks
+
+
+def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int) -> dict[str, Tensor]:
+    """Train this rank's ``blocks``; their state."""
+    rank, plan = job.rank, job.plan
+    owners = [rank.first + block.rank for block in job.partition.blocks]
+    layouts = edge_layouts(job.network, job.partition.cut_points, plan.batch_size, DTYPES[job.precision])
+    edges = open_edges(rank, owners, layouts, image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
     run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
     return {name: value for block in blocks for name, value in block.state().items()}
 
 
-def _image_source(job: Job) -> Source | None:
-    """The source of the first block, on the rank that has the images."""
+def image_source(job: Job) -> Source | None:
+    """The source of the first block, on the ranks that have the images."""
     if job.images is None:
         return None
     return ImageSource(job.images, job.network.spec, job.augment, job.plan, job.network.seed, job.rank.device)

@@ -88,6 +88,24 @@ class LocalLoss(Protocol):
         ...
 
 
+class NoLocalLoss:
+    """What stands in the place of a local loss where blocks learn from the gradient that comes back."""
+
+    fields: tuple[str, ...] = ()
+
+    def classifier(self, site: Site) -> LocalClassifier:
+        """Nothing: no parameters, no loss."""
+        return NoClassifier()
+
+
+class NoClassifier(LocalClassifier):
+    """The classifier of a block that has none."""
+
+    def judge(self, features: Tensor, packet: Packet) -> Judged:
+        """A loss of nothing, at no cost."""
+        return Judged(features.new_zeros(()), features.new_zeros(0))
+
+
 def correct(logits: Tensor, label: Tensor) -> Tensor:
     """How many of ``logits`` ``(N, classes)`` have their maximum at ``label``: class indices ``(N,)``, or class
     probabilities ``(N, classes)``, of which the largest counts."""

@@ -1,6 +1,6 @@
 """The partition of a run: blocks, their costs, and the rank that owns each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,13 +33,12 @@ class Partition:
     costs: Costs
 
     @classmethod
-    def of(cls, network: Network, chosen: Chosen, ranks: int) -> "Partition":
-        """The partition of chosen cuts with its blocks placed on ``ranks`` ranks: neighbours together, so that packets
-        only ever go to the next rank, and the costliest rank as cheap as can be."""
+    def of(cls, network: Network, chosen: Chosen, place: Callable[[Sequence[float]], list[int]]) -> "Partition":
+        """The partition of chosen cuts; ``place`` gives each block's rank by the blocks' costs."""
         pieces = network.split(chosen.cuts)
         names = [list(piece) for piece in pieces]
         seconds = [chosen.costs.block(units, units is names[-1]) for units in names]
-        owners = place(seconds, ranks)
+        owners = place(seconds)
         blocks = []
         for units, piece, cost, rank in zip(names, pieces, seconds, owners, strict=True):
             classifier = network.classifier(units[-1], chosen.cuts)
@@ -60,8 +59,8 @@ class Partition:
 
 
 def place(seconds: Sequence[float], ranks: int) -> list[int]:
-    """The rank of each block: runs of neighbouring blocks, the costliest rank as cheap as can be. Raises
-    ``SettingError`` where there are fewer blocks than ranks."""
+    """The rank of each block: runs of neighboring blocks, so that packets only ever go to the next rank, and the
+    costliest rank as cheap as can be. Raises ``SettingError`` where there are fewer blocks than ranks."""
     if len(seconds) < ranks:
         raise SettingError(
             f"{len(seconds)} blocks do not fit {ranks} ranks: each rank needs at least one; start "

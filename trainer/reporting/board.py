@@ -6,8 +6,7 @@ goes out when its last part is there, and records go out in order.
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.transport.control import Control
@@ -20,7 +19,6 @@ class Board:
         """Tells the listeners that the run starts, on the thread: a slow one never delays training."""
         self._control = control.clone()
         self._listeners, self._run = listeners, run
-        self._owners = [block.rank for block in run.partition.blocks]
         self._parts: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
         self._epochs: list[Record] = []
         self._error: Exception | None = None
@@ -71,32 +69,58 @@ class Board:
                 self._publish(kind, [parts[r] for r in sorted(parts)])
 
     def _publish(self, kind: str, parts: list[Record]) -> None:
-        blocks = [parts[owner]["blocks"][str(index)] for index, owner in enumerate(self._owners)]
         record: Record = {"kind": kind, "step": parts[0]["step"], "epoch": parts[0]["epoch"]}
         if kind == "step":
-            record["blocks"] = blocks
+            record["blocks"] = _step(parts)
             for listener in self._listeners:
                 listener.step(record)
             return
-        record |= _epoch(blocks, [part["lap"] for part in parts], self._run.config["batch_size"])
+        record |= _epoch(parts, self._run.config["batch_size"])
         self._epochs.append(record)
         for listener in self._listeners:
             listener.epoch(record)
 
 
-def _epoch(blocks: list[dict[str, Any]], laps: list[dict[str, float]], batch_size: int) -> Record:
+def _learners(parts: Sequence[Record]) -> list[list[tuple[Record, Record]]]:
+    """For every learner in order, what the ranks that have a copy of it say of it, each with the rank's lap."""
+    indices = sorted({int(index) for part in parts for index in part["blocks"]})
+    return [
+        [(part["blocks"][str(index)], part["lap"]) for part in parts if str(index) in part["blocks"]]
+        for index in indices
+    ]
+
+
+def _mean(sums: Iterable[Sequence[float]]) -> Record:
+    """Mean loss and accuracy (0 to 1) of what was summed in several places."""
+    loss, right, seen = (sum(column) for column in zip(*sums, strict=True))
+    return {"loss": loss / max(seen, 1), "accuracy": right / max(seen, 1)}
+
+
+def _step(parts: Sequence[Record]) -> list[Record]:
+    """A step's records, one a learner."""
+    blocks = []
+    for copies in _learners(parts):
+        record = _mean(copy["train"] for copy, _ in copies)
+        record["learning_rate"] = copies[0][0]["learning_rate"]
+        busy, seconds = copies[0][1]["busy_seconds"], copies[0][1]["seconds"]
+        record["busy"] = None if busy is None else round(busy / seconds, 4) if seconds else 0.0
+        blocks.append(record)
+    return blocks
+
+
+def _epoch(parts: Sequence[Record], batch_size: int) -> Record:
     """An epoch's record of its parts. A lap covers an epoch's steps but those left out at the beginning of the run."""
-    record: Record = {"train": {"blocks": [block["train"] for block in blocks]}}
-    if blocks[-1]["test"] is not None:
-        record["test"] = {"blocks": [block["test"] for block in blocks], "accuracy": blocks[-1]["test"]["accuracy"]}
+    learners = _learners(parts)
+    record: Record = {"train": {"blocks": [_mean(copy["train"] for copy, _ in copies) for copies in learners]}}
+    if learners[0][0][0]["test"] is not None:
+        tested = [_mean(copy["test"] for copy, _ in copies) for copies in learners]
+        record["test"] = {"blocks": tested, "accuracy": tested[-1]["accuracy"]}
+    laps = [part["lap"] for part in parts]
     last = laps[-1]
     record["images_per_second"] = last["steps"] * batch_size / last["seconds"] if last["steps"] else None
     record["measured_steps"] = last["steps"]
     record["measured_seconds"] = last["seconds"]
-    record["ranks"] = [
-        {"busy_seconds": lap["busy_seconds"], "wait_seconds": lap["wait_seconds"], "steps": lap["steps"]}
-        for lap in laps
-    ]
+    record["ranks"] = [{key: lap[key] for key in ("busy_seconds", "wait_seconds", "steps")} for lap in laps]
     return record
 
 
@@ -105,9 +129,8 @@ def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out
     tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
     steps = sum(epoch["measured_steps"] for epoch in epochs)
     seconds = sum(epoch["measured_seconds"] for epoch in epochs)
-    busiest = max(
-        sum(epoch["ranks"][rank]["busy_seconds"] for epoch in epochs) for rank in range(len(epochs[0]["ranks"]))
-    )
+    busy = [[epoch["ranks"][rank]["busy_seconds"] for epoch in epochs] for rank in range(run.ranks)]
+    note = run.speed_note or ("the engine does not see how long its ranks wait" if None in sum(busy, []) else "")
     return {
         "kind": "summary",
         "steps": epochs[-1]["step"],
@@ -119,7 +142,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out
         else None,
         "images_per_second": steps * batch_size / seconds if steps else None,
         "left_out_steps": left_out_steps,
-        "pipeline_efficiency": None if run.speed_note or not steps else min(1.0, busiest / seconds),
-        "note": run.speed_note,
-        "cut_points": run.partition.cut_points,
+        "pipeline_efficiency": None if note or not steps else min(1.0, max(map(sum, busy)) / seconds),
+        "note": note,
+        "cut_points": list(run.exits),
     }

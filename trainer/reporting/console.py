@@ -91,7 +91,7 @@ class EpochTable:
     def __init__(self, run: RunFacts) -> None:
         self._epochs = run.epochs
         self._width = max(5, 2 * len(str(run.epochs)) + 1)
-        blocks, ranks = len(run.partition.blocks), run.partition.blocks[-1].rank + 1
+        blocks, ranks = len(run.exits) + 1, run.ranks
         self._groups = [("loss of block", 6, blocks), ("accuracy %", 6, blocks), ("busy %", 4, ranks)]
 
     def header(self) -> list[str]:
@@ -119,7 +119,9 @@ class EpochTable:
 
 
 def busy_percent(rank: Record) -> str:
-    """The share of its time that a rank computes, in percent."""
+    """The share of its time that a rank computes, in percent, where it is known."""
+    if rank["busy_seconds"] is None:
+        return "-"
     total = rank["busy_seconds"] + rank["wait_seconds"]
     return f"{100 * rank['busy_seconds'] / total:.0f}" if total else "-"
 

@@ -18,8 +18,8 @@ class LiveView:
     def __init__(self, run: RunFacts, stream: TextIO) -> None:
         self._run = run
         self._step, self._rate, self._seen = 0, 0.0, (0, time.perf_counter())
-        self._blocks: list[Record] = [{} for _ in run.partition.blocks]
-        self._tests: list[Record] = [{} for _ in run.partition.blocks]
+        self._blocks: list[Record] = [{} for _ in range(len(run.exits) + 1)]
+        self._tests: list[Record] = [{} for _ in range(len(run.exits) + 1)]
         self._live = Live(
             self._draw(), console=RichConsole(file=stream), refresh_per_second=REDRAWS_PER_SECOND, transient=True
         )
@@ -53,15 +53,14 @@ class LiveView:
         epoch = min((self._step // run.steps_per_epoch) + 1, run.epochs)
         title = f"epoch {epoch}/{run.epochs}  step {self._step}/{run.last_step}  {self._rate:.0f} images/s"
         view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for name in ("block", "rank", "loss", "accuracy", "test", "busy"):
+        for name in ("block", "loss", "accuracy", "test", "busy"):
             view.add_column(name, justify="right", min_width=8)
-        for index, (plan, block, test) in enumerate(zip(run.partition.blocks, self._blocks, self._tests, strict=True)):
+        for index, (block, test) in enumerate(zip(self._blocks, self._tests, strict=True)):
             view.add_row(
                 str(index),
-                str(plan.rank),
                 f"{block['loss']:.3f}" if block else "-",
                 f"{100 * block['accuracy']:.1f} %" if block else "-",
                 f"{100 * test['accuracy']:.1f} %" if test else "-",
-                f"{100 * block['busy']:.0f} %" if block else "-",
+                f"{100 * block['busy']:.0f} %" if block and block["busy"] is not None else "-",
             )
         return view

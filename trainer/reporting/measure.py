@@ -1,23 +1,47 @@
 """What a rank measures of its blocks and of itself, and when it reports it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from trainer.block import Block
 from trainer.clock import Clock, Lap
-from trainer.meter import Totals
+from trainer.meter import Meter, Totals
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
+from trainer.update import Update
 
 LEFT_OUT_STEPS = 5
 """The first steps of a run do not count for speeds: memory is allocated, kernels are chosen and the pipeline fills."""
+
+LAP_KEYS = ("seconds", "busy_seconds", "wait_seconds", "steps")
+
+
+class Learner(Protocol):
+    """Something with a loss: a block, or under an ordinary pipeline the whole model on the rank that has its end."""
+
+    @property
+    def index(self) -> int:
+        """Its place among the learners of the run."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Its running loss and accuracy."""
+        ...
+
+    @property
+    def update(self) -> Update:
+        """Its optimizer and schedule."""
+        ...
 
 
 class Measure:
     """A rank's measurements; every method returns at once, on CUDA too."""
 
-    def __init__(self, blocks: Sequence[Block], clock: Clock, reporter: Reporter, log_every: int, done: int) -> None:
+    def __init__(
+        self, learners: Sequence[Learner], clock: Clock, reporter: Reporter, log_every: int, done: int
+    ) -> None:
         """Every ``log_every`` steps a step is reported; ``done`` is the number of steps done before this process."""
-        self._blocks, self._clock, self._reporter, self._log_every = blocks, clock, reporter, log_every
+        self._learners, self._clock, self._reporter, self._log_every = learners, clock, reporter, log_every
         self._lap_begin, self._left_out_until = done, done + LEFT_OUT_STEPS
         self._laps: list[Lap] = []
         self._train: dict[int, Totals] = {}
@@ -41,11 +65,11 @@ class Measure:
         """The pass of training steps is over, step ``step`` was its last."""
         if step > self._lap_begin:
             self._lap(step)
-        self._train = {block.index: block.meter.take_pass() for block in self._blocks}
+        self._train = {learner.index: learner.meter.take_pass() for learner in self._learners}
 
     def end_test(self) -> None:
         """The test is over."""
-        self._test = {block.index: block.meter.take_pass() for block in self._blocks}
+        self._test = {learner.index: learner.meter.take_pass() for learner in self._learners}
 
     def end_epoch(self, step: int, epoch: int) -> None:
         """The epoch's training steps, and its test if it has one, are over."""
@@ -53,12 +77,11 @@ class Measure:
 
         def make() -> Record:
             resolved = [lap.resolve() for lap in laps]
-            keys = ("seconds", "busy_seconds", "wait_seconds", "steps")
             blocks = {
-                index: {"train": totals.mean(), "test": test[index].mean() if index in test else None}
+                index: {"train": totals.sums(), "test": test[index].sums() if index in test else None}
                 for index, totals in train.items()
             }
-            lap = {key: sum(part[key] for part in resolved) for key in keys}
+            lap = {key: _sum(part[key] for part in resolved) for key in LAP_KEYS}
             return {"kind": "epoch", "step": step, "epoch": epoch, "blocks": blocks, "lap": lap}
 
         self._reporter.post(make)
@@ -72,15 +95,20 @@ class Measure:
         return lap
 
     def _report_step(self, step: int, epoch: int, lap: Lap) -> None:
-        totals = {block.index: (block.meter.take_window(), block.update.learning_rate) for block in self._blocks}
+        totals = {
+            learner.index: (learner.meter.take_window(), learner.update.learning_rate) for learner in self._learners
+        }
 
         def make() -> Record:
-            seconds = lap.resolve()
-            busy = seconds["busy_seconds"] / seconds["seconds"] if seconds["seconds"] else 0.0
             blocks = {
-                index: {**window.mean(), "learning_rate": rate, "busy": round(busy, 4)}
-                for index, (window, rate) in totals.items()
+                index: {"train": window.sums(), "learning_rate": rate} for index, (window, rate) in totals.items()
             }
-            return {"kind": "step", "step": step, "epoch": epoch, "blocks": blocks}
+            return {"kind": "step", "step": step, "epoch": epoch, "blocks": blocks, "lap": lap.resolve()}
 
         self._reporter.post(make)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum, unknown where one of them is."""
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)

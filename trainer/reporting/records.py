@@ -19,6 +19,8 @@ class RunFacts:
         directory: where its files go.
         config: the whole resolved configuration, plain values.
         partition: its blocks.
+        exits: the cut points after which a local classifier sits; what learns are these blocks and the last.
+        ranks: how many processes it has.
         epochs: how many it has in all.
         steps_per_epoch: training steps of each.
         last_step: where it ends.
@@ -29,6 +31,8 @@ class RunFacts:
     directory: Path
     config: dict[str, Any]
     partition: Partition
+    exits: Sequence[str]
+    ranks: int
     epochs: int
     steps_per_epoch: int
     last_step: int

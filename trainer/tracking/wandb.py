@@ -65,7 +65,7 @@ class WandbTracker:
         )
         self._run.define_metric("step")
         self._run.define_metric("epoch")
-        for index in range(len(run.partition.blocks)):
+        for index in range(len(run.exits) + 1):
             self._run.define_metric(f"block{index}/*", step_metric="step")
         for prefix in ("test", "rank", "pipeline"):
             self._run.define_metric(f"{prefix}/*", step_metric="epoch")
@@ -106,7 +106,8 @@ class WandbTracker:
 
     def _log(self, values: dict[str, Any]) -> None:
         if self._run is not None:
-            self._attempt(lambda: self._run.log(values))
+            known = {name: value for name, value in values.items() if value is not None}
+            self._attempt(lambda: self._run.log(known))
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         """Do something with W&B; a failure ends the tracking, never the training."""

@@ -67,12 +67,15 @@ def open_edges(
     return [(sources[block], sinks[block]) for block, owner in enumerate(owners) if owner == rank.rank]
 
 
-def _edge_groups(rank: Rank) -> list[dist.ProcessGroup]:
+def _edge_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
     """A group for each pair of neighbours, by the lower rank: on a shared communicator, a posted receive could hold up
     the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
     backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
-    pairs = ([r, r + 1] for r in range(rank.world_size - 1))
-    return [cast(dist.ProcessGroup, dist.new_group(pair, timeout=rank.timeout, backend=backend)) for pair in pairs]
+    size = rank.world_size // rank.replicas
+    pairs = [[r, r + 1] for r in range(rank.world_size - 1) if (r + 1) % size]
+    return {
+        pair[0]: cast(dist.ProcessGroup, dist.new_group(pair, timeout=rank.timeout, backend=backend)) for pair in pairs
+    }
 
 
 def _try_out(layout: Layout, sender: int, receiver: int, rank: Rank, group: dist.ProcessGroup) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainer.local_losses.base import LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
-from trainer.packet import Field, Packet
+from trainer.packet import Field, Packet, Tag
 from trainer.seeds import derive, seed_device
 from trainer.units import Units, named_parameters, named_state, placed
 from trainer.update import Update
@@ -28,7 +28,8 @@ class Output(Packet):
 class Block:
     """Units, local classifier and update of one block.
 
-    ``forward`` and ``learn`` are the two halves of a training step; between them the output leaves for the next block.
+    ``forward`` and ``learn`` are the two halves of a training step, ``forward`` and ``test`` those of a test
+    batch; between them the output leaves for the next block.
     """
 
     def __init__(
@@ -90,37 +91,40 @@ class Block:
 
     def forward(self, packet: Packet) -> Output:
         """Run the units on ``packet["x"]``, ``(N, ...)``."""
-        with self._autocast:
-            features = packet["x"]
-            for name, unit in self.units.items():
-                self._seed(packet, name)
-                features = unit(features)
+        features = self.run(packet["x"], packet.tag)
         leaving = features.detach().to(self.output.dtype).contiguous(memory_format=self.output.memory_format)
         return Output(packet.tag, {**packet.fields, "x": leaving}, packet.last_step, packet.evaluate, features=features)
+
+    def run(self, x: Tensor, tag: Tag, *part: int) -> Tensor:
+        """The units' features of ``x``, ``(N, ...)``, with their graph. ``part`` numbers the parts of a batch that runs
+        in several."""
+        with self._autocast:
+            for name, unit in self.units.items():
+                self._seed(tag, name, *part)
+                x = unit(x)
+        return x
 
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
         infinite (on CUDA some steps later)."""
         with self._autocast:
-            self._seed(output, f"{CLASSIFIERS}.{self.cut}")
+            self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
             judged = self.classifier.judge(output.features, output)
         self.update.step(judged.loss, output.tag.step)
         self.meter.add(judged, output["label"])
         self._watch.add(judged.loss, output.tag.step)
 
     @torch.no_grad()
-    def test(self, packet: Packet) -> Output:
-        """Run the units and the classifier on a test packet and count what is right."""
-        output = self.forward(packet)
+    def test(self, output: Output) -> None:
+        """Run the classifier on the output for a test packet and count what is right."""
         with self._autocast:
             judged = self.classifier.judge(output.features, output)
         self.meter.add(judged, output["label"])
-        return output
 
     def check_losses(self) -> None:
         """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
         self._watch.check()
 
-    def _seed(self, packet: Packet, unit: str) -> None:
+    def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""
-        seed_device(self.device, derive(self.seed, packet.tag.kind, packet.tag.step, unit))
+        seed_device(self.device, derive(self.seed, tag.kind, tag.step, *unit))

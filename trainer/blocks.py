@@ -32,7 +32,7 @@ def make_block(
         end,
         copy.deepcopy(units),
         network.classifier(end, cuts),
-        _activation(network, end, batch_size, precision),
+        activation(network, end, batch_size, precision),
         device,
         network.seed,
         precision,
@@ -47,10 +47,10 @@ def edge_layouts(network: Network, cuts: Sequence[str], batch_size: int, precisi
         local_losses_follow = index + 1 < len(cuts)
         wanted = network.local_loss.fields if local_losses_follow else ()
         extra = [offered[name] for name in wanted]
-        layouts.append(Layout([_activation(network, cut, batch_size, precision), offered["label"], *extra]))
+        layouts.append(Layout([activation(network, cut, batch_size, precision), offered["label"], *extra]))
     return layouts
 
 
-def _activation(network: Network, unit: str, batch_size: int, precision: torch.dtype) -> Field:
+def activation(network: Network, unit: str, batch_size: int, precision: torch.dtype) -> Field:
     """What a block that ends with ``unit`` hands on."""
     return Field("x", (batch_size, *network.features[unit]), precision)

@@ -43,7 +43,7 @@ class Run:
     def __init__(self, config: Config, rank: Rank) -> None:
         """Agree with the other ranks on data and partition, and build what they are made of. Raises ``TrainerError``
         for all that a person can mend."""
-        self.engine: Engine = build("engine", config["engine"])
+        self.engine: Engine = build("engine", config["engine"], offer={"batch_size": config["batch_size"]})
         blocks = self.engine.blocks(rank.world_size)
         rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
         self.config, self.rank = config, rank

@@ -2,19 +2,50 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from trainer.block import Block
-from trainer.packet import Kind
+import torch
+
+from trainer.block import Output
+from trainer.packet import Kind, Packet
 from trainer.plan import Phase, Plan
 from trainer.reporting.measure import Measure
 from trainer.transport.edges import Sink, Source
+
+
+class Learner(Protocol):
+    """What a lane drives: a block, or something that behaves like one."""
+
+    def train(self) -> None:
+        """Prepare for training steps."""
+        ...
+
+    def eval(self) -> None:
+        """Prepare for tests."""
+        ...
+
+    def forward(self, packet: Packet) -> Output:
+        """The first half of a training step or of a test batch: what is handed on."""
+        ...
+
+    def learn(self, output: Output) -> None:
+        """The second half of a training step."""
+        ...
+
+    def test(self, output: Output) -> None:
+        """The second half of a test batch."""
+        ...
+
+    def check_losses(self) -> None:
+        """At the end, look at the losses that have not been looked at."""
+        ...
 
 
 @dataclass(frozen=True)
 class Lane:
     """A block with the way its packets come in and its output goes out."""
 
-    block: Block
+    block: Learner
     source: Source
     sink: Sink
 
@@ -30,12 +61,15 @@ def train(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
         yield packet.tag.step
 
 
+@torch.no_grad()
 def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
     """Test batches of one block; gives the number of each batch that is done."""
     block, sink = lane.block, lane.sink
     block.eval()
     for packet in lane.source.packets(plan.tags(phase)):
-        sink.put(block.test(packet))
+        output = block.forward(packet)
+        sink.put(output)
+        block.test(output)
         yield packet.tag.step
 
 

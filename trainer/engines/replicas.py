@@ -16,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.block import Block, Output
 from trainer.engines.base import Job
 from trainer.engines.local_learning import own_blocks, train_blocks
-from trainer.errors import PeerError, SettingError
+from trainer.errors import SettingError
 from trainer.packet import Packet
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
+from trainer.transport.remote import lost_group
 
 
 class ReplicatedBlock(Block):
@@ -40,10 +41,8 @@ class ReplicatedBlock(Block):
 
     def learn(self, output: Output) -> None:
         """Local loss, backward with averaging, optimizer step, schedule. Raises ``PeerError`` where a rank is lost."""
-        try:
+        with lost_group(f"train step {output.tag.step}"):
             super().learn(output)
-        except dist.DistError as error:
-            raise PeerError(f"the gradients of step {output.tag.step} could not be averaged over the ranks") from error
 
 
 class _Modules(nn.Module):

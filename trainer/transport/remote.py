@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
 from trainer.clock import Clock
 from trainer.errors import PacketError, PeerError
@@ -100,6 +101,18 @@ class RemoteSink:
         for slot, _, _ in self._slots:
             with lost_peer(self._receiver, "the last packets to be taken"):
                 slot.wait()
+
+
+@contextmanager
+def lost_group(what: str) -> Iterator[None]:
+    """Turn a process group's error in the middle of ``what``, which a library does for several ranks together, into one
+    that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerError(f"a rank went away or did not answer in time during {what}") from error
+        raise
 
 
 @contextmanager

@@ -1,0 +1,181 @@
+"""A rank's part of an ordinary pipeline: stages as ``torch.distributed.pipelining`` takes them, and all of a rank's
+stages together in the shape of a block, so that the loop of local learning drives them as well."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainer.block import Block, Output
+from trainer.local_losses.base import Judged, ModelOutput
+from trainer.losswatch import LossWatch
+from trainer.meter import Meter
+from trainer.packet import Field, Kind, Packet, Tag
+from trainer.rank import Rank
+from trainer.transport.remote import lost_group, lost_peer
+from trainer.update import Update
+
+
+class _Dense(torch.autograd.Function):
+    """Hands a tensor on; its gradient becomes one dense row-major range, the only thing that can be sent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
+
+
+class Stage(nn.Module):
+    """One stage: a block's units, whose inputs and outputs lie in memory as they are sent. Feature maps are
+    channels-last and cross as ``(N, H, W, C)``, so that nothing is copied on either side."""
+
+    def __init__(self, block: Block, first: bool, last: bool) -> None:
+        """``first`` and ``last`` tell the model's two ends, which take images and give logits."""
+        super().__init__()
+        self.units = nn.ModuleList(block.units.values())
+        self._block, self._first, self._last = block, first, last
+        self._packet: Packet | None = None
+        self._microbatch = 0
+
+    def begin(self, packet: Packet) -> None:
+        """What follows are the micro-batches of ``packet``, one after another."""
+        self._packet, self._microbatch = packet, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A micro-batch, as it came, to what is sent on, or to logits ``(n, classes)``."""
+        assert self._packet is not None, "a stage runs outside a step"
+        if not self._first:
+            x = _Dense.apply(x)
+            x = x.permute(0, 3, 1, 2) if x.dim() == 4 else x
+        features = self._block.run(x, self._packet.tag, self._microbatch)
+        self._microbatch += 1
+        return features if self._last else as_sent(features, self._block.output)
+
+
+def as_sent(features: Tensor, field: Field) -> Tensor:
+    """Features in the dtype and the dense layout in which they cross between stages."""
+    dense = features.to(field.dtype).contiguous(memory_format=field.memory_format)
+    return dense.permute(0, 2, 3, 1) if dense.dim() == 4 else dense
+
+
+def sent_like(field: Field, microbatch: int) -> Tensor:
+    """A tensor on the meta device that is like what crosses behind a block with output ``field``."""
+    like = as_sent(torch.empty(microbatch, *field.shape[1:], dtype=field.dtype, device="meta"), field)
+    return like.requires_grad_()
+
+
+class Relay:
+    """Carries test batches forward from stage to stage, whole and one after another. The library's own ``eval`` can't
+    do it for the schedules in a V: it fails where two neighboring stages are on one rank (torch 2.15)."""
+
+    def __init__(self, owners: Sequence[int], fields: Sequence[Field], rank: Rank, group: dist.ProcessGroup) -> None:
+        """``owners`` has the rank of each stage, ``fields`` what each of them hands on."""
+        self._owners, self._fields, self._rank, self._group = owners, fields, rank, group
+
+    def bring(self, stage: int, x: Tensor) -> Tensor:
+        """The input of ``stage``, which is ``x`` where it was made on this rank."""
+        sender = self._owners[stage - 1]
+        if stage == 0 or sender == self._rank.rank:
+            return x
+        field = self._fields[stage - 1]
+        x = torch.empty_like(sent_like(field, field.shape[0]), device=self._rank.device)
+        with lost_peer(sender, "a test batch"):
+            dist.recv(x, sender, self._group)
+        return x
+
+    def take(self, stage: int, x: Tensor) -> None:
+        """Send the output ``x`` of ``stage`` to the next, if that is another rank's."""
+        if stage + 1 == len(self._owners) or self._owners[stage + 1] == self._rank.rank:
+            return
+        receiver = self._owners[stage + 1]
+        with lost_peer(receiver, "room for a test batch"):
+            dist.send(x, receiver, self._group)
+
+
+class Pipelined:
+    """All stages of one rank under one schedule. It learns the way a block does; the packets that pass through it carry
+    labels alone, the activations are the library's business."""
+
+    index = 0
+
+    def __init__(
+        self, modules: Sequence[Stage], blocks: Sequence[Block], last: int, update: Update, relay: Relay
+    ) -> None:
+        """``modules`` are made of ``blocks``, whose numbers go up to ``last`` over all ranks; ``update`` has the
+        parameters of all of them."""
+        self._modules, self._blocks, self.update, self._relay = modules, blocks, update, relay
+        self._has_images = blocks[0].index == 0
+        self.has_loss = blocks[-1].index == last
+        self.meter = Meter(blocks[0].device)
+        self._head = ModelOutput()
+        self._watch = LossWatch("the model", lambda: update.learning_rate)
+        self._schedule: Any = None
+
+    def run_by(self, schedule: Any) -> None:
+        """``schedule`` is the library's, over this rank's stages."""
+        self._schedule = schedule
+
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The mean loss of a micro-batch, ``(n, classes)`` and its labels."""
+        tag = Tag(Kind.TRAIN, 0, len(logits))
+        return self._head.judge(logits, Packet(tag, {"label": label})).loss
+
+    def train(self) -> None:
+        """Prepare for training steps."""
+        for block in self._blocks:
+            block.train()
+
+    def eval(self) -> None:
+        """Prepare for ``test``."""
+        for block in self._blocks:
+            block.eval()
+
+    def forward(self, packet: Packet) -> Output:
+        """Nothing yet: the labels go on to the next rank before this one starts to work."""
+        return Output(packet.tag, packet.fields, packet.last_step, packet.evaluate, features=packet["label"])
+
+    def learn(self, output: Output) -> None:
+        """One step of the schedule and one of the optimizer. Raises ``NonFiniteLossError`` where the loss is NaN or
+        infinite (on CUDA some steps later), and ``PeerError`` where a rank is lost."""
+        losses: list[Tensor] = []
+        self.update.begin(output.tag.step)
+        logits = self._step(output, losses)
+        self.update.apply()
+        if self.has_loss:
+            loss = torch.stack([loss.detach() for loss in losses]).mean()
+            self.meter.add(Judged(loss, logits), output["label"])
+            self._watch.add(loss, output.tag.step)
+
+    @torch.no_grad()
+    def test(self, output: Output) -> None:
+        """Run a test packet forward and count what is right."""
+        logits = output["x"] if self._has_images else output["label"]
+        for block, module in zip(self._blocks, self._modules, strict=True):
+            module.begin(output)
+            logits = module(self._relay.bring(block.index, logits))
+            self._relay.take(block.index, logits)
+        if self.has_loss:
+            self.meter.add(self._head.judge(logits, output), output["label"])
+
+    def check_losses(self) -> None:
+        """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
+        self._watch.check()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer of these stages under its global name."""
+        return {name: value for block in self._blocks for name, value in block.state().items()}
+
+    def _step(self, packet: Packet, losses: list[Tensor]) -> Tensor:
+        """Let the schedule do all micro-batches of a packet; the logits, on the rank that has the model's end."""
+        for module in self._modules:
+            module.begin(packet)
+        images = (packet["x"],) if self._has_images else ()
+        target = {"target": packet["label"], "losses": losses} if self.has_loss else {}
+        with lost_group(f"step {packet.tag.step}"):
+            logits: Tensor = self._schedule.step(*images, **target)
+        return logits

@@ -18,16 +18,32 @@ from trainer.transport.remote import lost_group, lost_peer
 from trainer.update import Update
 
 
-class _Dense(torch.autograd.Function):
-    """Hands a tensor on; its gradient becomes one dense row-major range, the only thing that can be sent."""
+class _Arrive(torch.autograd.Function):
+    """Feature maps as they were sent, ``(N, H, W, C)``, to channels-last ``(N, C, H, W)``; all else as it is. The
+    gradient goes back dense, the only thing that can be sent."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
+        return x.permute(0, 3, 1, 2) if x.dim() == 4 else x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous()
+        gradient = gradients[0]
+        return (gradient.permute(0, 2, 3, 1) if gradient.dim() == 4 else gradient).contiguous()
+
+
+class _Leave(torch.autograd.Function):
+    """The way back: dense features to what is sent. The result shares its memory but is no view for autograd, since
+    the zero-bubble schedules detach it in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        sent = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+        return sent.new_empty(0).set_(sent.untyped_storage(), sent.storage_offset(), sent.shape, sent.stride())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].permute(0, 3, 1, 2) if gradients[0].dim() == 4 else gradients[0]
 
 
 class Stage(nn.Module):
@@ -50,23 +66,23 @@ class Stage(nn.Module):
         """A micro-batch, as it came, to what is sent on, or to logits ``(n, classes)``."""
         assert self._packet is not None, "a stage runs outside a step"
         if not self._first:
-            x = _Dense.apply(x)
-            x = x.permute(0, 3, 1, 2) if x.dim() == 4 else x
+            x = _Arrive.apply(x)
         features = self._block.run(x, self._packet.tag, self._microbatch)
         self._microbatch += 1
-        return features if self._last else as_sent(features, self._block.output)
+        return features if self._last else _Leave.apply(_dense(features, self._block.output))
 
 
-def as_sent(features: Tensor, field: Field) -> Tensor:
-    """Features in the dtype and the dense layout in which they cross between stages."""
-    dense = features.to(field.dtype).contiguous(memory_format=field.memory_format)
-    return dense.permute(0, 2, 3, 1) if dense.dim() == 4 else dense
+def _dense(features: Tensor, field: Field) -> Tensor:
+    """Features in the dtype and the memory format in which they cross between stages."""
+    return features.to(field.dtype).contiguous(memory_format=field.memory_format)
 
 
-def sent_like(field: Field, microbatch: int) -> Tensor:
-    """A tensor on the meta device that is like what crosses behind a block with output ``field``."""
-    like = as_sent(torch.empty(microbatch, *field.shape[1:], dtype=field.dtype, device="meta"), field)
-    return like.requires_grad_()
+def sent_like(field: Field, images: int) -> Tensor:
+    """A tensor on the meta device that is like what crosses for so many images behind a block with output ``field``."""
+    shape = torch.Size((images, *field.shape[1:]))
+    if len(shape) == 4:
+        shape = torch.Size((shape[0], shape[2], shape[3], shape[1]))
+    return torch.empty(shape, dtype=field.dtype, device="meta", requires_grad=True)
 
 
 class Relay:

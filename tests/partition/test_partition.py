@@ -1,6 +1,8 @@
 """Choosing cut points, and placing blocks on ranks."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -14,11 +16,15 @@ MACHINES = {"cpu": {"gflops": 250, "gbytes_per_second": 10}, "cuda": {"gflops": 
 CPU = torch.device("cpu")
 
 
+def on(ranks: int) -> Callable[[Sequence[float]], list[int]]:
+    return partial(place, ranks=ranks)
+
+
 def test_balanced_cuts_are_the_cheapest_and_repeat(network: Network) -> None:
     strategy = Balanced(**MACHINES)
     chosen = strategy.choose(network, 3, 16, CPU)
     assert chosen == strategy.choose(network, 3, 16, CPU)
-    worst = max(block.cost_seconds for block in Partition.of(network, chosen, 1).blocks)
+    worst = max(block.cost_seconds for block in Partition.of(network, chosen, on(1)).blocks)
     names = network.names
     for first in range(1, len(names) - 1):
         for second in range(first + 1, len(names)):
@@ -28,18 +34,18 @@ def test_balanced_cuts_are_the_cheapest_and_repeat(network: Network) -> None:
 
 def test_even_cuts_have_equal_numbers_of_units(network: Network) -> None:
     chosen = Even(**MACHINES).choose(network, 2, 16, CPU)
-    assert [len(block.units) for block in Partition.of(network, chosen, 2).blocks] == [3, 2]
+    assert [len(block.units) for block in Partition.of(network, chosen, on(2)).blocks] == [3, 2]
 
 
 def test_profiled_cuts_say_how_they_were_found(network: Network) -> None:
     chosen = Profiled(repeats=1).choose(network, 2, 16, CPU)
-    partition = Partition.of(network, chosen, 2)
+    partition = Partition.of(network, chosen, on(2))
     again = Partition.from_json(json.loads(json.dumps(partition.to_json())))
     assert again == partition and again.how == "balanced by measured times" and len(again.costs.inner) == 5
 
 
 def test_a_partition_counts_every_parameter_once(network: Network) -> None:
-    partition = Partition.of(network, Balanced(**MACHINES).choose(network, 3, 16, CPU), 3)
+    partition = Partition.of(network, Balanced(**MACHINES).choose(network, 3, 16, CPU), on(3))
     total = sum(parameter.numel() for unit in network.units.values() for parameter in unit.parameters())
     assert sum(block.parameters for block in partition.blocks) == total
     assert partition.blocks[-1].classifier_parameters == 0 < partition.blocks[0].classifier_parameters

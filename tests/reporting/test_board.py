@@ -15,7 +15,8 @@ from trainer.transport.control import Control
 def facts(owners: tuple[int, ...] = (0, 1), note: str = "") -> RunFacts:
     blocks = [BlockPlan([f"unit{index}"], 1, 1, 0.5, owner) for index, owner in enumerate(owners)]
     partition = Partition([f"unit{index}" for index in range(len(owners) - 1)], "by hand", blocks, Costs({}, {}, {}))
-    return RunFacts(Path("run"), {"batch_size": 8}, partition, 2, 10, 20, ["how it runs"], note)
+    config, ranks = {"batch_size": 8}, max(owners) + 1
+    return RunFacts(Path("run"), config, partition, partition.cut_points, ranks, 2, 10, 20, ["how it runs"], note)
 
 
 class Recorder:
@@ -43,14 +44,15 @@ class Recorder:
         self.seen.append(("close", None))
 
 
-def part(step: int, block: int, loss: float) -> Record:
-    return {"kind": "step", "step": step, "epoch": 1, "blocks": {str(block): {"loss": loss, "accuracy": 0.5}}}
+def part(step: int, block: int, loss: float, seen: float = 8, busy: float | None = 1.5) -> Record:
+    blocks = {str(block): {"train": [loss * seen, seen / 2, seen], "learning_rate": 0.1}}
+    return {"kind": "step", "step": step, "epoch": 1, "blocks": blocks, "lap": {"seconds": 2.0, "busy_seconds": busy}}
 
 
 def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
     scores = {
-        "train": {"loss": 1.0, "accuracy": 0.5},
-        "test": None if test is None else {"loss": 2.0, "accuracy": test},
+        "train": [8.0, 4.0, 8.0],
+        "test": None if test is None else [8.0, 4.0 * test, 4.0],
     }
     lap = {"seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "steps": 5}
     return {"kind": "epoch", "step": 10, "epoch": 1, "blocks": {str(block): scores}, "lap": lap}
@@ -91,9 +93,22 @@ def test_an_epoch_has_every_block_and_every_rank() -> None:
 
 
 def test_blocks_of_one_rank_come_in_order() -> None:
-    both = {"kind": "step", "step": 1, "epoch": 1, "blocks": {"0": {"loss": 1.0}, "1": {"loss": 2.0}}}
+    both = part(1, 0, 1.0)
+    both["blocks"] |= part(1, 1, 2.0)["blocks"]
     seen, _ = collected((0, both), owners=(0, 0))
     assert [block["loss"] for block in seen[0][1]["blocks"]] == [1.0, 2.0]
+
+
+def test_copies_of_a_block_are_put_together_by_the_images_they_saw() -> None:
+    seen, _ = collected((0, part(10, 0, 1.0, seen=6)), (1, part(10, 0, 3.0, seen=2)))
+    ((_, record),) = seen
+    assert record["blocks"] == [{"loss": 1.5, "accuracy": 0.5, "learning_rate": 0.1, "busy": 0.75}]
+
+
+def test_a_rank_without_a_loss_still_counts() -> None:
+    silent = {**part(10, 0, 1.0), "blocks": {}}
+    seen, _ = collected((0, silent), (1, part(10, 0, 3.0, busy=None)))
+    assert [block["busy"] for block in seen[0][1]["blocks"]] == [None]
 
 
 def test_warnings_name_their_rank() -> None:

@@ -11,9 +11,10 @@ from trainer.reporting.tables import exit_lines, mebibytes, table
 
 
 def epoch_record(blocks: int) -> Record:
-    scores = {"train": {"loss": 2.3456, "accuracy": 0.1}, "test": {"loss": 1.0, "accuracy": 1.0}}
+    scores = {"train": [23.456, 1.0, 10.0], "test": [10.0, 10.0, 10.0]}
     lap = epoch_part(0, 1.0)["lap"]
-    return {"kind": "epoch", "step": 10, "epoch": 100, **_epoch([scores] * blocks, [lap] * blocks, 8)}
+    parts = [{"blocks": {str(index): scores}, "lap": lap} for index in range(blocks)]
+    return {"kind": "epoch", "step": 10, "epoch": 100, **_epoch(parts, 8)}
 
 
 def test_four_blocks_fit_80_columns() -> None:

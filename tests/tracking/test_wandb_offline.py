@@ -1,6 +1,7 @@
 """W&B, for real and offline."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from trainer.tracking.wandb import WandbTracker
 
 def facts_in(path: Path) -> RunFacts:
     run = facts()
-    return RunFacts(path, run.config, run.partition, 1, 1, 1, [], "")
+    return replace(run, directory=path)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,75 @@
+"""Every limit of an engine is one sentence that names the setting."""
+
+import pytest
+
+from trainer.engines.pipeline import SCHEDULES, Pipeline
+from trainer.engines.replicas import Backprop
+from trainer.errors import SettingError
+from trainer.plan import Plan, Share
+
+
+def pipeline(schedule: str, microbatches: int = 8, batch_size: int = 32) -> Pipeline:
+    return Pipeline(schedule, microbatches, batch_size)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_rank_has_equally_many_stages(schedule: str) -> None:
+    engine = pipeline(schedule)
+    owners = engine.place([1.0] * engine.blocks(3), 3)
+    assert {owners.count(rank) for rank in range(3)} == {2 if SCHEDULES[schedule].several else 1}
+    assert owners[0] == 0 and owners[-1] == (0 if SCHEDULES[schedule].in_a_v else 2)
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(SettingError, match="engine.schedule=gpip is unknown; it is one of gpipe, 1f1b"):
+        pipeline("gpip")
+
+
+def test_uneven_microbatches() -> None:
+    with pytest.raises(SettingError, match="engine.microbatches=5 must divide batch_size=32"):
+        pipeline("gpipe", microbatches=5)
+
+
+def test_one_rank_is_no_pipeline() -> None:
+    with pytest.raises(SettingError, match="engine=pipeline needs at least 2 ranks"):
+        pipeline("gpipe").blocks(1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "stages", "words"),
+    [
+        ("gpipe", 4, "partition.blocks=4 must be 2"),
+        ("interleaved_1f1b", 3, "partition.blocks=3 must be a multiple of 2"),
+        ("zbv_zero_bubble", 6, "partition.blocks=6 must be 4"),
+    ],
+)
+def test_stages_that_do_not_fit_the_ranks(schedule: str, stages: int, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        pipeline(schedule).place([1.0] * stages, 2)
+
+
+def test_too_few_microbatches() -> None:
+    with pytest.raises(SettingError, match="engine.microbatches=2 is too few: engine.schedule=dual_pipe_v with 4"):
+        pipeline("dual_pipe_v", microbatches=2).place([1.0] * 4, 2)
+
+
+def test_uneven_rounds() -> None:
+    with pytest.raises(SettingError, match="engine.microbatches=5 can't be done in 2 equal rounds"):
+        pipeline("interleaved_1f1b", microbatches=5, batch_size=10).place([1.0] * 4, 2)
+
+
+def test_backprop_is_not_cut() -> None:
+    with pytest.raises(SettingError, match="engine=backprop trains the model uncut, but partition asks for 2 blocks"):
+        Backprop().place([1.0, 1.0], 1)
+
+
+def test_a_batch_is_shared_out_evenly_or_not_at_all() -> None:
+    with pytest.raises(SettingError, match="batch_size=10 can't be shared out evenly among 4 ranks"):
+        Plan(40, 10, 10, 1, share=Share(0, 4))
+
+
+def test_shares_cover_everything_once() -> None:
+    plans = [Plan(40, 10, 8, 1, share=Share(replica, 4)) for replica in range(4)]
+    covered = [image for plan in plans for image in range(10)[plan.tested]]
+    assert covered == list(range(10))
+    assert [plan.batch_size for plan in plans] == [2] * 4 and plans[0].steps_per_epoch == 5

@@ -6,6 +6,13 @@
 Each side is a torchrun job of the trainer itself, on synthetic images: ``engine=ppll`` with every rank pinned to a core
 of its own, and ``engine=sequential`` with the same blocks pinned to one core. The two alternate, so that a slow minute
 of the machine hits both. Images per second are the trainer's own, without the first steps.
+
+    python scripts/benchmark.py --sleep
+    python scripts/benchmark.py --sleep --ranks 2 4 8 --forward-ms 10 --backward-ms 20 --microbatches 2 4 8 16
+
+times the same engines and transport with blocks that sleep for a set time instead of computing, so that what is left is
+the cost of schedule and transport: ppll and every schedule of engine=pipeline, next to one block alone in one process
+and to what the bubble alone would cost. More ranks than cores can be timed so.
 """
 
 import argparse
@@ -17,6 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jobs
+import sleep_benchmark
+
+from trainer.engines.pipeline import SCHEDULES
 
 MODELS = ("resnet32", "vit_tiny")
 EXTRA = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
@@ -27,22 +37,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Time, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
-    parser.add_argument("--ranks", type=int, default=2, help="ranks of ppll, each with a core to itself")
+    parser.add_argument("--ranks", type=int, nargs="+", help="ranks of ppll, by default 2, each with a core to itself")
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
     parser.add_argument("--steps", type=int, default=60, help="training steps of a job")
+    sleep = parser.add_argument_group("with --sleep")
+    sleep.add_argument("--sleep", action="store_true", help="time blocks that sleep")
+    sleep.add_argument(
+        "--forward-ms", type=_numbers, default=[10.0] * 4, help="of each block: 10,10,10,10, or one for all"
+    )
+    sleep.add_argument("--backward-ms", type=_numbers, default=[20.0] * 4, help="half for inputs, half for weights")
+    sleep.add_argument("--packet-bytes", type=int, default=2**20, help="activations of a batch between two blocks")
+    sleep.add_argument("--schedules", nargs="*", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
+    sleep.add_argument("--microbatches", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("overrides", nargs="*", help="further settings for both sides, such as local_loss=greedy")
     options = parser.parse_args(arguments)
     try:
+        if options.sleep:
+            sleep_benchmark.measure(options)
+            return 0
         for model in options.models:
-            _speedup(model, options)
+            for ranks in options.ranks or [2]:
+                _speedup(model, ranks, options)
     except jobs.JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _speedup(model: str, options: argparse.Namespace) -> None:
+def _speedup(model: str, ranks: int, options: argparse.Namespace) -> None:
     """Time one model on both sides, in turn, and print what came out."""
     common = [
         *jobs.FIXED,
@@ -52,15 +75,14 @@ def _speedup(model: str, options: argparse.Namespace) -> None:
         f"dataset.train_size={options.batch_size * options.steps}",
         f"dataset.test_size={options.batch_size}",
         "epochs=1",
-        f"partition.blocks={options.ranks}",
+        f"partition.blocks={ranks}",
         *options.overrides,
     ]
     rates: dict[str, list[float]] = {"ppll": [], "sequential": []}
-    print(f"{model}, batch {options.batch_size}, {options.ranks} blocks, {options.steps} steps a job", flush=True)
+    print(f"{model}, batch {options.batch_size}, {ranks} blocks, {options.steps} steps a job", flush=True)
     for number in range(options.rounds):
         for engine, found in rates.items():
-            ranks = options.ranks if engine == "ppll" else 1
-            result = _run(ranks, [*common, f"engine={engine}"])
+            result = _run(ranks if engine == "ppll" else 1, [*common, f"engine={engine}"])
             found.append(result.images_per_second)
             busy = " ".join(f"{100 * share:.0f}" for share in result.busy_shares)
             print(f"  round {number + 1} {engine:<10} {found[-1]:8.1f} images/s   busy % {busy}", flush=True)
@@ -68,6 +90,10 @@ def _speedup(model: str, options: argparse.Namespace) -> None:
         print(f"  {engine:<10} {spread(found, '.1f')} images/s")
     ratios = [fast / slow for fast, slow in zip(rates["ppll"], rates["sequential"], strict=True)]
     print(f"  ppll is {spread(ratios, '.2f')} times as fast as sequential\n", flush=True)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _run(ranks: int, overrides: Sequence[str]) -> jobs.Result:

@@ -11,6 +11,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
+sys.path.insert(0, str(ROOT))  # so that the scripts find the trainer of this checkout, installed or not
+
 FIXED = ("dataset=synthetic", "tracker=none", "threads=1")
 """Every timed job: no download, no tracker, one thread a process."""
 
@@ -24,6 +26,12 @@ class Result:
     """What a job left in its ``metrics.jsonl``."""
 
     records: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, directory: Path) -> "Result":
+        """The result of the run in ``directory``."""
+        lines = (directory / "metrics.jsonl").read_text().splitlines()
+        return cls([json.loads(line) for line in lines])
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         """The records of one kind, ``step``, ``epoch`` or ``summary``, in order."""
@@ -63,8 +71,21 @@ def run(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = Fa
     Raises:
         JobError: the run failed, or there are fewer cores than ranks to pin.
     """
+    _launch(ranks, [*overrides, f"output_dir={directory}"], directory, pinned)
+    return Result.read(directory)
+
+
+def sweep(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = False) -> list[Result]:
+    """Several runs in one start of the ranks: ``overrides`` with comma-separated values, as for ``--multirun``. The
+    results are in the order of the sweep. Raises as ``run``."""
+    _launch(ranks, ["--multirun", *overrides, f"hydra.sweep.dir={directory}"], directory, pinned)
+    jobs = [path for path in directory.iterdir() if path.name.isdecimal()]
+    return [Result.read(path) for path in sorted(jobs, key=lambda path: int(path.name))]
+
+
+def _launch(ranks: int, arguments: Sequence[str], directory: Path, pinned: bool) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "trainer.main", *overrides, f"output_dir={directory}"]
+    program = [sys.executable, "-m", "trainer.main", *arguments]
     if pinned:
         if ranks > len(cores()):
             raise JobError(f"{ranks} ranks can't have a core each, there are {len(cores())}")
@@ -78,9 +99,7 @@ def run(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = Fa
     )  # fmt: skip
     (directory / "job.log").write_text(done.stdout)
     if done.returncode:
-        raise JobError(f"{' '.join(overrides)} on {ranks} ranks failed:\n{failure(done.stdout)}")
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return Result([json.loads(line) for line in lines])
+        raise JobError(f"{' '.join(arguments)} on {ranks} ranks failed:\n{failure(done.stdout)}")
 
 
 def failure(output: str) -> str:

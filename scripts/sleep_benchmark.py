@@ -1,0 +1,139 @@
+"""What schedules and transport cost, measured with blocks that sleep: ``python scripts/benchmark.py --sleep``."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jobs
+import torch
+from sleeping import PARTS, cut_points, sleeping
+
+from trainer.engines.pipeline import SCHEDULES, Pipeline
+from trainer.errors import SettingError
+
+BATCH = 64
+LEFT_OUT = 5
+"""Steps of the bare loop that do not count, as many as the trainer leaves out."""
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Time a block alone, ppll, and every schedule at every number of micro-batches, for each number of ranks."""
+    forward, backward = options.forward_ms, options.backward_ms
+    for ranks in options.ranks or [len(forward)]:
+        times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
+        if not len(times[0]) == len(times[1]) == ranks:
+            raise jobs.JobError(f"--forward-ms and --backward-ms have {len(forward)} and {len(backward)} values; one "
+                                f"for each of {ranks} ranks, or a single one for all")  # fmt: skip
+        _measure(times[0], times[1], options)
+
+
+def _measure(forward: list[float], backward: list[float], options: argparse.Namespace) -> None:
+    ranks = len(forward)
+    slowest = max(range(ranks), key=lambda block: forward[block] + backward[block])
+    own = [forward[slowest]], [backward[slowest]]
+    print(f"{ranks} ranks, forward {forward} ms, backward {backward} ms, packets of {options.packet_bytes} bytes")
+    bare = _bare_loop(*own, options)
+    _line("the slowest block alone, a bare loop", bare, bare, None)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = Path(folder)
+        common = _settings(*own, options)
+        alone = _seconds(jobs.run(1, [*common, "engine=sequential", "partition.blocks=1"], path / "alone"))
+        _line("the slowest block alone, the trainer", alone, bare, None)
+        common = _settings(forward, backward, options)
+        points = f"partition.points=[{','.join(cut_points(ranks, 1))}]"
+        ppll = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / "ppll"))
+        _line("ppll", ppll, bare, None)
+        best = float("inf")
+        for name, counts in _possible(ranks, options):
+            parts = PARTS if SCHEDULES[name].several else 1
+            points = f"partition.points=[{','.join(cut_points(ranks, parts))}]"
+            values = [points, f"engine.schedule={name}", f"engine.microbatches={','.join(map(str, counts))}"]
+            results = jobs.sweep(ranks, [*common, "engine=pipeline", *values], path / name)
+            for count, result in zip(counts, results, strict=True):
+                seconds = _seconds(result)
+                best = min(best, seconds)
+                bound = bubble_bound(name, ranks, count, own[0][0] / 1e3, own[1][0] / 1e3)
+                _line(f"{name}, {count} micro-batches", seconds, bare, bound)
+        if best < float("inf"):
+            print(f"  ppll is {best / ppll:.2f} times as fast as the best schedule\n", flush=True)
+
+
+def bubble_bound(schedule: str, ranks: int, microbatches: int, forward: float, backward: float) -> float:
+    """Seconds of a step if only the bubble of ``schedule`` cost time: the formulas of the papers (see ``SCHEDULES``),
+    for equal stages with ``forward`` and ``backward`` seconds a rank and whole batch, of which half the backward is for
+    weights."""
+    weights = backward / 2
+    idle = {
+        "gpipe": forward + backward,
+        "1f1b": forward + backward,
+        "interleaved_1f1b": (forward + backward) / PARTS,
+        "looped_bfs": (forward + backward) / PARTS,
+        "interleaved_zero_bubble": (forward + backward - 2 * weights) / PARTS,
+        "zbv_zero_bubble": 0.0,
+        "dual_pipe_v": (forward + 2 * backward - 3 * weights) / PARTS,
+    }
+    return forward + backward + (ranks - 1) * idle[schedule] / microbatches
+
+
+def _possible(ranks: int, options: argparse.Namespace) -> Iterator[tuple[str, list[int]]]:
+    """The schedules with those numbers of micro-batches that they can do on so many ranks."""
+    for name in options.schedules:
+        counts = []
+        for count in options.microbatches:
+            try:
+                engine = Pipeline(name, count, BATCH)
+                engine.place([1.0] * engine.blocks(ranks), ranks)
+            except SettingError as error:
+                print(f"  not measured: {error}")
+            else:
+                counts.append(count)
+        if counts:
+            yield name, counts
+
+
+def _settings(forward: list[float], backward: list[float], options: argparse.Namespace) -> list[str]:
+    return [
+        "--config-dir",
+        str(jobs.ROOT / "scripts" / "conf"),
+        *jobs.FIXED,
+        "model=sleeping",
+        f"model.forward_ms={forward}".replace(" ", ""),
+        f"model.backward_ms={backward}".replace(" ", ""),
+        f"model.packet_bytes={options.packet_bytes}",
+        f"batch_size={BATCH}",
+        f"dataset.train_size={BATCH * options.steps}",
+        f"dataset.test_size={BATCH}",
+        "dataset.image_size=8",
+        "local_loss=greedy",
+        "optimizer=sgd",
+        "epochs=1",
+        *options.overrides,
+    ]
+
+
+def _bare_loop(forward: list[float], backward: list[float], options: argparse.Namespace) -> float:
+    """Seconds of a step of one block in a loop with nothing around it."""
+    torch.set_num_threads(1)
+    model = sleeping(forward, backward, BATCH, options.packet_bytes, num_classes=10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images, labels = torch.rand(BATCH, 3, 8, 8), torch.randint(10, (BATCH,))
+    seconds = 0.0
+    for step in range(options.steps):
+        if step == LEFT_OUT:
+            seconds = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return (time.perf_counter() - seconds) / (options.steps - LEFT_OUT)
+
+
+def _seconds(result: jobs.Result) -> float:
+    """Seconds of a step."""
+    return BATCH / result.images_per_second
+
+
+def _line(name: str, seconds: float, bare: float, bound: float | None) -> None:
+    theory = f"   bubble alone {1e3 * bound:7.2f} ms" if bound is not None else ""
+    print(f"  {name:<42} {1e3 * seconds:7.2f} ms a step, {seconds / bare:5.3f} of the block alone{theory}", flush=True)

@@ -1,0 +1,84 @@
+"""A model whose blocks take a set time by sleeping: what remains of a step is what schedule and transport cost, and
+many ranks can be timed on few cores, since sleepers do not fight for them."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PARTS = 2
+"""Units of a block, so that schedules with two stages a rank can cut it in halves."""
+
+
+class _SleepForInputs(torch.autograd.Function):
+    """Hands a tensor on; sleeps forward, and backward as long as gradients of inputs take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
+        ctx.seconds = backward_seconds
+        time.sleep(forward_seconds)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        time.sleep(ctx.seconds)
+        return gradients[0], None, None
+
+
+class _SleepForWeights(torch.autograd.Function):
+    """Hands a weight on; sleeps backward as long as gradients of weights take."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, seconds: float) -> Tensor:
+        ctx.seconds = seconds
+        return weight.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        time.sleep(ctx.seconds)
+        return gradients[0], None
+
+
+class Sleeper(nn.Module):
+    """A unit that takes ``forward_seconds`` and ``backward_seconds`` for ``whole_batch`` images: ``(N, ...)`` to
+    ``(N, width)``. Half of the backward is for inputs and half for weights; where no input needs a gradient, all of it
+    is for weights, so that it always takes as long."""
+
+    def __init__(self, forward_seconds: float, backward_seconds: float, whole_batch: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self._seconds, self._whole_batch = (forward_seconds, backward_seconds), whole_batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, ...)`` to ``(N, width)``."""
+        share = 0.0 if x.is_meta else len(x) / self._whole_batch
+        forward_seconds, backward_seconds = (share * seconds for seconds in self._seconds)
+        if not self.training:
+            forward_seconds = 0.0
+        for_inputs = backward_seconds / 2 if x.requires_grad else 0.0
+        x = _SleepForInputs.apply(x, forward_seconds, for_inputs)
+        if x.shape[1:] != self.weight.shape:
+            x = x.flatten(1)[:, :1]
+        return x + _SleepForWeights.apply(self.weight, backward_seconds - for_inputs)
+
+
+def sleeping(
+    forward_ms: list[float], backward_ms: list[float], whole_batch: int, packet_bytes: int, num_classes: int
+) -> nn.Sequential:
+    """A model of one block for each of ``forward_ms`` and ``backward_ms``, named ``block0``, ``block1``, ..., of
+    ``PARTS`` equal units, and a head that takes no time."""
+    width = packet_bytes // (4 * whole_batch)
+    model = nn.Sequential()
+    for index, (forward, backward) in enumerate(zip(forward_ms, backward_ms, strict=True)):
+        parts = [Sleeper(forward / 1e3 / PARTS, backward / 1e3 / PARTS, whole_batch, width) for _ in range(PARTS)]
+        model.add_module(f"block{index}", nn.Sequential(*parts))
+    model.add_module("head", nn.Linear(width, num_classes))
+    return model
+
+
+def cut_points(blocks: int, parts: int) -> list[str]:
+    """Where to cut a model of so many blocks such that each is in ``parts`` stages, 1 or ``PARTS``; the head belongs to
+    the last."""
+    ends = [f"block{block}.{part}" for block in range(blocks) for part in range(PARTS)]
+    return ends[PARTS // parts - 1 : -1 : PARTS // parts]

@@ -1,5 +1,6 @@
 """How long a rank computes and how long it waits, in seconds, measured without stopping a GPU."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,11 +56,22 @@ class Lap:
         return {"seconds": seconds, "busy_seconds": seconds - waited, "wait_seconds": waited, "steps": self.steps}
 
 
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this process has had: on CUDA its tensors on the device, else all of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 class Clock:
     """A rank's stopwatch. ``waiting`` brackets every place where the rank waits for another one."""
 
     def __init__(self, device: torch.device, sees_waits: bool = True) -> None:
         """``sees_waits`` is False where a library does the waiting without telling."""
+        self.device = device
         self._cuda = device.type == "cuda"
         self._sees_waits = sees_waits
         self.start()

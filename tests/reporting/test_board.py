@@ -54,7 +54,7 @@ def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
         "train": [8.0, 4.0, 8.0],
         "test": None if test is None else [8.0, 4.0 * test, 4.0],
     }
-    lap = {"seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "steps": 5}
+    lap = {"seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "steps": 5, "peak_memory_bytes": 7}
     return {"kind": "epoch", "step": 10, "epoch": 1, "blocks": {str(block): scores}, "lap": lap}
 
 
@@ -89,7 +89,8 @@ def test_an_epoch_has_every_block_and_every_rank() -> None:
     assert record["test"] == {"blocks": [{"loss": 2.0, "accuracy": 0.75}] * 2, "accuracy": 0.75}
     assert record["train"]["blocks"] == [{"loss": 1.0, "accuracy": 0.5}] * 2
     assert record["images_per_second"] == 5 * 8 / 2.0
-    assert record["ranks"][0] == {"busy_seconds": 1.9, "wait_seconds": pytest.approx(0.1), "steps": 5}
+    rank = {"busy_seconds": 1.9, "wait_seconds": pytest.approx(0.1), "steps": 5, "peak_memory_bytes": 7}
+    assert record["ranks"][0] == rank
 
 
 def test_blocks_of_one_rank_come_in_order() -> None:

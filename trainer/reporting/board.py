@@ -12,6 +12,10 @@ from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.transport.control import Control
 
 
+RANK_KEYS = ("busy_seconds", "wait_seconds", "steps", "peak_memory_bytes")
+"""What an epoch's record says of each rank."""
+
+
 class Board:
     """Collects on a thread of its own until every rank has said that nothing follows."""
 
@@ -120,7 +124,7 @@ def _epoch(parts: Sequence[Record], batch_size: int) -> Record:
     record["images_per_second"] = last["steps"] * batch_size / last["seconds"] if last["steps"] else None
     record["measured_steps"] = last["steps"]
     record["measured_seconds"] = last["seconds"]
-    record["ranks"] = [{key: lap[key] for key in ("busy_seconds", "wait_seconds", "steps")} for lap in laps]
+    record["ranks"] = [{key: lap[key] for key in RANK_KEYS} for lap in laps]
     return record
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from trainer.clock import Clock, Lap
+from trainer.clock import Clock, Lap, peak_memory_bytes
 from trainer.meter import Meter, Totals
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
@@ -73,7 +73,7 @@ class Measure:
 
     def end_epoch(self, step: int, epoch: int) -> None:
         """The epoch's training steps, and its test if it has one, are over."""
-        train, test, laps = self._train, self._test, self._laps
+        train, test, laps, device = self._train, self._test, self._laps, self._clock.device
 
         def make() -> Record:
             resolved = [lap.resolve() for lap in laps]
@@ -81,7 +81,8 @@ class Measure:
                 index: {"train": totals.sums(), "test": test[index].sums() if index in test else None}
                 for index, totals in train.items()
             }
-            lap = {key: _sum(part[key] for part in resolved) for key in LAP_KEYS}
+            lap: Record = {key: _sum(part[key] for part in resolved) for key in LAP_KEYS}
+            lap["peak_memory_bytes"] = peak_memory_bytes(device)
             return {"kind": "epoch", "step": step, "epoch": epoch, "blocks": blocks, "lap": lap}
 
         self._reporter.post(make)

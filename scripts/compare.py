@@ -1,0 +1,169 @@
+"""PPLL against what a user would pick instead, on the same work, each as a torchrun job of its own:
+
+    python scripts/compare.py
+    python scripts/compare.py --models resnet32 vit_tiny --ranks 2 --microbatches 2 4 8 --rounds 5
+
+First every pipeline schedule and number of micro-batches once; then the best of them, ppll, sequential local learning,
+backpropagation in one process and data parallelism in turn, several rounds. What is done is kept in the work folder:
+stopped at any moment, the same command goes on from there. At the end docs/comparison.md and its plots are written.
+
+Where there are cores enough, every rank is pinned to one of its own.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import comparison_report
+import jobs
+
+from trainer.engines.pipeline import SCHEDULES, Pipeline
+from trainer.errors import SettingError
+
+EXTRA = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
+"""Settings without which a model would not be trained so."""
+
+ROUND_ENGINES = ("ppll", "sequential", "backprop", "ddp", "ddp_local")
+"""What is timed in every round, beside the best pipeline; ``backprop`` is one process, ``ddp`` the same on all."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train one model."""
+
+    model: str
+    engine: str
+    schedule: str = ""
+    microbatches: int = 0
+
+    @property
+    def name(self) -> str:
+        """For people and for folders."""
+        return f"{self.schedule}-{self.microbatches}" if self.schedule else self.engine
+
+    def ranks(self, ranks: int) -> int:
+        """How many processes it runs on."""
+        return 1 if self.engine in ("sequential", "backprop") else ranks
+
+    def settings(self, ranks: int) -> list[str]:
+        """Its own settings."""
+        engine = "backprop" if self.engine == "ddp" else self.engine
+        chosen = [f"model={self.model}", *EXTRA.get(self.model, ()), f"engine={engine}"]
+        if self.engine in ("ppll", "sequential", "ddp_local"):
+            chosen.append(f"partition.blocks={ranks}")
+        if self.schedule:
+            chosen += [f"engine.schedule={self.schedule}", f"engine.microbatches={self.microbatches}"]
+        return chosen
+
+
+class Runner:
+    """Runs cases, or reads what an earlier, stopped call left of them; shows how far it is."""
+
+    def __init__(self, options: argparse.Namespace, total: int) -> None:
+        self._options, self._total, self._number = options, total, 0
+        self._begin, self._run = time.monotonic(), 0
+
+    def result(self, case: Case, number: int) -> jobs.Result:
+        """The result of round ``number`` of a case. Raises ``JobError``."""
+        options = self._options
+        folder = options.work / case.model / f"{case.name}-{case.ranks(options.ranks)}" / str(number)
+        settings = [*jobs.FIXED, *case.settings(options.ranks), *self._common()]
+        done = folder / "settings.json"
+        self._number += 1
+        head = f"[{self._number:>{len(str(self._total))}}/{self._total}] {case.model} {case.name} round {number}"
+        if done.is_file() and json.loads(done.read_text()) == settings:
+            print(f"{head}: kept from before", flush=True)
+            return jobs.Result.read(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"{head} ...", end="", flush=True)
+        ranks = case.ranks(options.ranks)
+        result = jobs.run(ranks, settings, folder, pinned=options.ranks <= len(jobs.cores()))
+        done.write_text(json.dumps(settings))
+        self._run += 1
+        print(f" {result.images_per_second:.1f} images/s, about {self._minutes_left():.0f} min left", flush=True)
+        return result
+
+    def folder(self, case: Case) -> Path:
+        """Where the first round's files of a case are."""
+        ranks = case.ranks(self._options.ranks)
+        return Path(self._options.work) / case.model / f"{case.name}-{ranks}" / "0"
+
+    def _minutes_left(self) -> float:
+        return (time.monotonic() - self._begin) / self._run * (self._total - self._number) / 60
+
+    def _common(self) -> list[str]:
+        options = self._options
+        return [
+            f"batch_size={options.batch_size}",
+            f"dataset.train_size={options.batch_size * options.steps}",
+            f"dataset.test_size={options.batch_size}",
+            f"epochs={options.epochs}",
+            *options.overrides,
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, write the report, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet32", "vit_tiny"], metavar="MODEL")
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
+    parser.add_argument("--microbatches", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--batch-size", type=int, default=128, help="images a step, the same for all")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the finalists are timed")
+    parser.add_argument("--steps", type=int, default=20, help="training steps of an epoch")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--accuracy", type=float, default=0.9, help="test accuracy whose time is reported")
+    parser.add_argument("--work", type=Path, default=Path("outputs/comparison"), help="where results are kept")
+    parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "comparison.md")
+    parser.add_argument("overrides", nargs="*", help="further settings for all")
+    options = parser.parse_args(arguments)
+    options.work = options.work.resolve()
+    trials = {model: list(_trials(model, options)) for model in options.models}
+    total = sum(len(cases) + (len(ROUND_ENGINES) + 1) * options.rounds for cases in trials.values())
+    runner = Runner(options, total)
+    try:
+        found = [_compared(model, trials[model], runner, options) for model in options.models]
+    except jobs.JobError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    comparison_report.write(options.report, found, options)
+    print(f"written: {options.report}")
+    return 0
+
+
+def _trials(model: str, options: argparse.Namespace) -> Iterator[Case]:
+    """Every schedule with every number of micro-batches that it can do."""
+    for schedule in options.schedules:
+        for count in options.microbatches:
+            try:
+                engine = Pipeline(schedule, count, options.batch_size)
+                engine.place([1.0] * engine.blocks(options.ranks), options.ranks)
+            except SettingError as error:
+                print(f"left out: {error}")
+            else:
+                yield Case(model, "pipeline", schedule, count)
+
+
+def _compared(
+    model: str, trials: list[Case], runner: Runner, options: argparse.Namespace
+) -> comparison_report.Comparison:
+    """All results for one model."""
+    tried = [(case.schedule, case.microbatches, runner.result(case, 0).images_per_second) for case in trials]
+    best = max(tried, key=lambda entry: entry[2])
+    finalists = [*(Case(model, engine) for engine in ROUND_ENGINES), Case(model, "pipeline", *best[:2])]
+    results: dict[str, list[jobs.Result]] = {case.engine: [] for case in finalists}
+    for number in range(1, options.rounds + 1):
+        for case in finalists:
+            results[case.engine].append(runner.result(case, number))
+    folders = {case.engine: runner.folder(case).with_name("1") for case in finalists}
+    return comparison_report.Comparison(model, tried, best[0], best[1], results, folders)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

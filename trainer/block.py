@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trainer.local_losses.base import LocalClassifier
+from trainer.local_losses.base import LocalClassifier, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
@@ -57,6 +57,13 @@ class Block:
     def train_with(self, update: Update) -> None:
         """Give the block what it needs to learn."""
         self._update = update
+
+    def compile(self) -> None:
+        """Let torch.compile make kernels for each unit and the classifier at their first call. Unit by unit, so that
+        equal units share one, and what a unit computes does not depend on which others are in its block."""
+        for module in self.modules():
+            if not isinstance(module, ModelOutput):
+                module.compile()
 
     @property
     def update(self) -> Update:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import PeerError, SettingError, TrainerError
-from trainer.rank import Launch, Rank
+from trainer.rank import Launch, Rank, set_deterministic
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
@@ -74,6 +74,7 @@ def run_job(settings: DictConfig, launch: Launch) -> float:
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     job = hydra_config.job.num if swept else 0
+    set_deterministic(settings.deterministic)
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]

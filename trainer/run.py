@@ -149,7 +149,7 @@ class Run:
         job = Job(
             self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
             self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
-            self.config["log"]["every_steps"], )  # fmt: skip
+            self.config["log"]["every_steps"], self.config["compile"], )  # fmt: skip
         if self.rank.rank == 0:
             console = Console(directory.console)
             with forwarded_warnings(console.warning):

@@ -42,6 +42,8 @@ class Settings:
     epochs: int = 30
     batch_size: int = 64
     precision: str = "fp32"
+    compile: bool = False
+    deterministic: bool = False
     device: str = "auto"
     threads: Any = "auto"
     max_steps: int | None = None

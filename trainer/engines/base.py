@@ -34,6 +34,7 @@ class Job:
     clock: Clock
     precision: str
     log_every: int
+    compile: bool
 
 
 class Engine(Protocol):

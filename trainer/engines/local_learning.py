@@ -98,6 +98,8 @@ def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:
     for index, owner in enumerate(job.partition.blocks):
         if rank.first + owner.rank == rank.rank:
             block = make_block(job.network, cuts, index, plan.batch_size, rank.device, DTYPES[job.precision], kind)
+            if job.compile:
+                block.compile()
             block.train_with(
                 Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
             )

@@ -38,6 +38,7 @@ class Schedule:
         in_a_v: whether the second half of the stages goes back over the ranks, so that the first rank has both ends.
         fills_stages: whether it needs at least as many micro-batches as there are stages.
         in_rounds: whether it takes micro-batches in rounds of about as many as there are ranks.
+        splits_backward: whether gradients of inputs and of weights are computed apart.
     """
 
     kind: Any
@@ -45,6 +46,7 @@ class Schedule:
     in_a_v: bool = False
     fills_stages: bool = False
     in_rounds: bool = False
+    splits_backward: bool = False
 
 
 SCHEDULES = {
@@ -52,9 +54,13 @@ SCHEDULES = {
     "1f1b": Schedule(pipelining.Schedule1F1B, fills_stages=True),
     "interleaved_1f1b": Schedule(pipelining.ScheduleInterleaved1F1B, several=True, in_rounds=True),
     "looped_bfs": Schedule(pipelining.ScheduleLoopedBFS, several=True),
-    "interleaved_zero_bubble": Schedule(pipelining.ScheduleInterleavedZeroBubble, several=True, in_rounds=True),
-    "zbv_zero_bubble": Schedule(pipelining.ScheduleZBVZeroBubble, several=True, in_a_v=True),
-    "dual_pipe_v": Schedule(pipelining.ScheduleDualPipeV, several=True, in_a_v=True, fills_stages=True),
+    "interleaved_zero_bubble": Schedule(
+        pipelining.ScheduleInterleavedZeroBubble, several=True, in_rounds=True, splits_backward=True
+    ),
+    "zbv_zero_bubble": Schedule(pipelining.ScheduleZBVZeroBubble, several=True, in_a_v=True, splits_backward=True),
+    "dual_pipe_v": Schedule(
+        pipelining.ScheduleDualPipeV, several=True, in_a_v=True, fills_stages=True, splits_backward=True
+    ),
 }
 """GPipe (arXiv 1811.06965), 1F1B and its interleaved form (2104.04473), breadth-first (2211.05953), zero bubble
 (2401.10241), its V (2405.15362), DualPipe's V (2412.19437)."""
@@ -133,6 +139,11 @@ class Pipeline:
             raise SettingError(
                 "engine=pipeline needs a GPU for each rank: NCCL refuses to share one; start fewer ranks"
             )
+        if job.compile and self._schedule.splits_backward:
+            raise SettingError(
+                f"compile=true does not go with engine.schedule={self._name}, which splits the backward; choose "
+                f"compile=false or another schedule"
+            )
         pipelined = self._stages(job)
         # Labels and the plan's early end go from rank to rank beside the activations: every rank knows where it is.
         labels = Layout([data_fields(job.network.spec, plan.batch_size)["label"]])
@@ -174,7 +185,10 @@ class Pipeline:
 
     def _block(self, job: Job, index: int) -> Block:
         cuts, size = job.partition.cut_points, job.plan.batch_size
-        return make_block(job.network, cuts, index, size, job.rank.device, DTYPES[job.precision])
+        block = make_block(job.network, cuts, index, size, job.rank.device, DTYPES[job.precision])
+        if job.compile:
+            block.compile()
+        return block
 
     def _like(self, job: Job, index: int) -> tuple[Tensor, Tensor]:
         """What a micro-batch is like before and after a stage, so that the library need not find out in its first

@@ -25,9 +25,10 @@ CLASSIFIERS = "local_classifiers"
 
 @dataclass
 class Output(Packet):
-    """What a block makes of a packet: the packet for the next block, whose ``x`` is detached, and for the block itself
-    the ``features`` with their graph."""
+    """What a block makes of the packet ``incoming``: the packet for the next block, whose ``x`` is detached, and for
+    the block itself the ``features`` with their graph."""
 
+    incoming: Packet = field(kw_only=True)
     features: Tensor = field(kw_only=True)
 
 
@@ -102,14 +103,15 @@ class Block:
                 self._seed(packet, name)
                 features = unit(features)
         leaving = features.detach().to(self.output.dtype).contiguous(memory_format=self.output.memory_format)
-        return Output(packet.tag, {**packet.fields, "x": leaving}, packet.last_step, packet.evaluate, features=features)
+        fields = {**packet.fields, "x": leaving}
+        return Output(packet.tag, fields, packet.last_step, packet.evaluate, incoming=packet, features=features)
 
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
         infinite (on CUDA up to ``LOSS_LAG`` steps later)."""
         with self._autocast:
             self._seed(output, f"{CLASSIFIERS}.{self.cut}")
-            judged = self.classifier.judge(output.features, output)
+            judged = self.classifier.judge(output.features, output.incoming)
         self.update.step(judged.loss, output.tag.step)
         self.meter.add(judged, output["label"])
         self._losses.append((output.tag.step, HostCopy(judged.loss)))
@@ -120,7 +122,7 @@ class Block:
         """Run the units and the classifier on a test packet and count what is right."""
         output = self.forward(packet)
         with self._autocast:
-            judged = self.classifier.judge(output.features, output)
+            judged = self.classifier.judge(output.features, output.incoming)
         self.meter.add(judged, output["label"])
         return output
 

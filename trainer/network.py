@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
-from trainer.local_losses.base import LocalClassifier, LocalLoss, ModelOutput, Site
+from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Site
 from trainer.seeds import seeded
 from trainer.units import Units, units_of
 
@@ -55,11 +55,28 @@ class Network:
         initial weights depend on the seed and its place, not on the partition."""
         if cut not in cuts:
             return ModelOutput()
+        index = list(cuts).index(cut)
         site = Site(
-            cut, list(cuts).index(cut), len(cuts), self.features[cut], self.spec.num_classes, self.spec.image_shape
+            cut,
+            index,
+            len(cuts),
+            self.features[cut],
+            self.spec.num_classes,
+            self.spec.image_shape,
+            self.features[cuts[index - 1]] if index else self.spec.image_shape,
+            self._after(cut),
         )
         with seeded(self.seed, "local_classifier", cut):
             return self.local_loss.classifier(site)
+
+    def _after(self, cut: str) -> tuple[LaterUnit, ...]:
+        """The units behind a cut."""
+        names = self.names
+        return tuple(
+            LaterUnit(name, self.units[name], self.features[before], self.features[name])
+            for before, name in zip(names, names[1:], strict=False)
+            if names.index(before) >= names.index(cut)
+        )
 
     def split(self, cuts: Sequence[str]) -> list[Units]:
         """The units of each block."""

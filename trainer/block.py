@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,7 @@ from trainer.meter import Meter
 from trainer.packet import Field, Packet
 from trainer.seeds import derive, seed_device
 from trainer.units import Units, named_parameters, named_state, placed
+from trainer.transport.weights import Exchange
 from trainer.update import Update
 
 LOSS_LAG = 16
@@ -59,10 +61,11 @@ class Block:
         self._autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
         self._losses: deque[tuple[int, HostCopy]] = deque()
         self._update: Update | None = None
+        self._exchanges: Sequence[Exchange] = ()
 
-    def train_with(self, update: Update) -> None:
-        """Give the block what it needs to learn."""
-        self._update = update
+    def train_with(self, update: Update, exchanges: Sequence[Exchange] = ()) -> None:
+        """Give the block what it needs to learn: its update, and the weights it exchanges with its neighbours."""
+        self._update, self._exchanges = update, exchanges
 
     @property
     def update(self) -> Update:
@@ -75,8 +78,9 @@ class Block:
         return [*self.units.values(), self.classifier]
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter under its global name."""
-        return named_parameters(self._named_modules())
+        """Every parameter that is to be trained, under its global name."""
+        parameters = named_parameters(self._named_modules())
+        return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer under its global name, the classifier's behind ``local_classifiers.<cut>``."""
@@ -109,12 +113,17 @@ class Block:
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
         infinite (on CUDA up to ``LOSS_LAG`` steps later)."""
+        step = output.tag.step
+        for exchange in self._exchanges:
+            exchange.before(step)
         with self._autocast:
             self._seed(output, f"{CLASSIFIERS}.{self.cut}")
             judged = self.classifier.judge(output.features, output.incoming)
-        self.update.step(judged.loss, output.tag.step)
+        self.update.step(judged.loss, step)
+        for exchange in self._exchanges:
+            exchange.after(step)
         self.meter.add(judged, output["label"])
-        self._losses.append((output.tag.step, HostCopy(judged.loss)))
+        self._losses.append((step, HostCopy(judged.loss)))
         self.check_losses(LOSS_LAG)
 
     @torch.no_grad()
@@ -137,6 +146,11 @@ class Block:
                     f"{self.update.learning_rate:.4g}; a smaller optimizer.lr or a longer "
                     f"scheduler.warmup_epochs may help"
                 )
+
+    def close(self) -> None:
+        """End the exchange of weights; the run is over."""
+        for exchange in self._exchanges:
+            exchange.close()
 
     def _seed(self, packet: Packet, unit: str) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""

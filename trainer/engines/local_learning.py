@@ -5,16 +5,19 @@ Both run the same blocks through the same loop; they differ in where the blocks 
 
 from torch import Tensor
 
+from trainer.block import Block
 from trainer.blocks import DTYPES, edge_layouts, make_block
 from trainer.data.source import ImageSource
 from trainer.engines.base import Job
 from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError
+from trainer.local_losses.following import Follower
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
 from trainer.transport.edges import Source
+from trainer.transport.weights import Exchange, Publisher, Subscriber
 from trainer.update import Update
 
 
@@ -77,15 +80,33 @@ def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
     blocks = []
     for index in (index for index, owner in enumerate(owners) if owner == rank.rank):
         block = make_block(job.network, cuts, index, plan.batch_size, rank.device, precision)
-        block.train_with(
-            Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
-        )
+        update = Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+        block.train_with(update, _exchanges(block, job))
         blocks.append(block)
     layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
     edges = open_edges(rank, owners, layouts, _image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
     run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
+    for block in blocks:
+        block.close()
     return {name: value for block in blocks for name, value in block.state().items()}
+
+
+def _exchanges(block: Block, job: Job) -> list[Exchange]:
+    """The weights that a block exchanges with its neighbours: where the local loss follows the next block's first unit,
+    it publishes its own first unit for the block before it, and follows that of the block after it."""
+    refresh, control = job.network.local_loss.refresh, job.rank.control
+    if refresh is None:
+        return []
+    exchanges: list[Exchange] = []
+    first, *_ = block.units
+    if block.index > 0:
+        exchanges.append(Publisher(control, first, block.units[first], refresh))
+    if isinstance(block.classifier, Follower):
+        followed = job.partition.blocks[block.index + 1].units[0]
+        follow, done, timeout = block.classifier.follow, job.plan.done, job.rank.timeout
+        exchanges.append(Subscriber(control, followed, follow, refresh, done, job.clock, timeout))
+    return exchanges
 
 
 def _image_source(job: Job) -> Source | None:

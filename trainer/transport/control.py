@@ -14,6 +14,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+PIECE_BYTES = 4 << 20
+"""Larger values are stored in pieces: a TCPStore resets the connection of a client that sends one of over 8 MiB."""
+
 
 class Control:
     """One rank's end of the control traffic. Each thread takes its own ``clone``: a store's client serves one call at
@@ -58,7 +61,11 @@ class Control:
         from safetensors.torch import save
 
         data = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        self._store.set(f"weights/{name}/{step}", data)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
+        key, starts = f"weights/{name}/{step}", range(0, len(data), PIECE_BYTES)
+        for number, start in enumerate(starts):
+            piece = data[start : start + PIECE_BYTES]
+            self._store.set(f"{key}/{number}", piece)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
+        self._store.set(key, str(len(starts)))
 
     def receive(self, name: str, step: int, timeout: timedelta) -> dict[str, Tensor]:
         """The tensors that were published under ``name`` for exactly ``step``; waits for them, and removes them: each
@@ -67,8 +74,10 @@ class Control:
 
         key = f"weights/{name}/{step}"
         self._store.wait([key], timeout)
-        tensors = load(self._store.get(key))
-        self._store.delete_key(key)
+        pieces = [f"{key}/{number}" for number in range(int(self._store.get(key)))]
+        tensors = load(b"".join(self._store.get(piece) for piece in pieces))
+        for used in (key, *pieces):
+            self._store.delete_key(used)
         return tensors
 
     def gather(self, value: Any) -> list[Any] | None:

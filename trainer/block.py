@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -146,6 +146,15 @@ class Block:
                     f"{self.update.learning_rate:.4g}; a smaller optimizer.lr or a longer "
                     f"scheduler.warmup_epochs may help"
                 )
+
+    def exchange_state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside ``state`` for the exchange of weights to go on."""
+        return {name: tensor for exchange in self._exchanges for name, tensor in exchange.state().items()}
+
+    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after step ``done`` with what ``exchange_state`` gave; the weights must be in place."""
+        for exchange in self._exchanges:
+            exchange.resume(done, state)
 
     def close(self) -> None:
         """End the exchange of weights; the run is over."""

@@ -104,8 +104,7 @@ def _exchanges(block: Block, job: Job) -> list[Exchange]:
         exchanges.append(Publisher(control, first, block.units[first], refresh))
     if isinstance(block.classifier, Follower):
         followed = job.partition.blocks[block.index + 1].units[0]
-        follow, done, timeout = block.classifier.follow, job.plan.done, job.rank.timeout
-        exchanges.append(Subscriber(control, followed, follow, refresh, done, job.clock, timeout))
+        exchanges.append(Subscriber(control, followed, block.classifier.follow, refresh, job.clock, job.rank.timeout))
     return exchanges
 
 

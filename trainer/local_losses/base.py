@@ -113,6 +113,10 @@ class Refresh:
     every: int
     lag: int
 
+    def steps(self, after: int, last: int) -> range:
+        """The refresh steps behind step ``after`` up to step ``last``."""
+        return range((max(0, after) // self.every + 1) * self.every, last + 1, self.every)
+
 
 class LocalLoss(Protocol):
     """A method of local learning. Derive from it: what a method does not need is then as said here.

@@ -31,6 +31,15 @@ class Exchange(Protocol):
         """Called after the block's update of a training step."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of this end beside the block's weights, as of the block's last step."""
+        ...
+
+    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Called before the first step of a run that goes on after step ``done``, with the block's weights in place;
+        ``state`` has what both ends of this and of other exchanges gave."""
+        ...
+
     def close(self) -> None:
         """Called when the run is over, after the block's last packet has left."""
         ...
@@ -57,24 +66,23 @@ class Publisher:
         """Publish the weights if a refresh is due after ``step``."""
         self._held = {held: copies for held, copies in self._held.items() if held > step - self._refresh.lag}
         if step % self._refresh.every == 0:
-            self._publish(step, {name: HostCopy(tensor) for name, tensor in self._unit.state_dict().items()})
+            self._publish(step, self._unit.state_dict())
 
     def state(self) -> dict[str, Tensor]:
-        """The publications that the reader has not applied as of this block's last step, by ``<step>.<name>``."""
+        """The publications that the reader has not applied yet, by ``published.<unit>.<step>.<name>``."""
         return {
-            f"{step}.{name}": copy.wait()
+            f"{self._prefix(step)}{name}": copy.wait()
             for step, copies in self._held.items()
             for name, copy in copies.items()
-        }  # fmt: skip
+        }
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Publish again what ``state`` gave, for a reader that goes on after the same step."""
-        steps: dict[int, dict[str, HostCopy]] = {}
-        for key, tensor in state.items():
-            step, _, name = key.partition(".")
-            steps.setdefault(int(step), {})[name] = HostCopy(tensor)
-        for number in sorted(steps):
-            self._publish(number, steps[number])
+    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Publish again what the reader has not applied. Where ``state`` does not have it, because the model was cut
+        elsewhere before, the unit's weights as they are stand in."""
+        for step in self._refresh.steps(done - self._refresh.lag, done):
+            prefix = self._prefix(step)
+            saved = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+            self._publish(step, saved or self._unit.state_dict())
 
     def close(self) -> None:
         """Wait until everything is in the store."""
@@ -82,7 +90,11 @@ class Publisher:
             self._sent.popleft().result()
         self._thread.shutdown()
 
-    def _publish(self, step: int, copies: dict[str, HostCopy]) -> None:
+    def _prefix(self, step: int) -> str:
+        return f"published.{self._name}.{step}."
+
+    def _publish(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        copies = {name: HostCopy(tensor) for name, tensor in tensors.items()}
         self._held[step] = copies
         self._sent.append(self._thread.submit(self._send, step, copies))
         while self._sent and self._sent[0].done():
@@ -101,7 +113,6 @@ class Subscriber:
         name: str,
         follow: Callable[[Mapping[str, Tensor]], None],
         refresh: Refresh,
-        done: int,
         clock: Clock,
         timeout: timedelta,
     ) -> None:
@@ -112,15 +123,14 @@ class Subscriber:
             name: what the publisher publishes under.
             follow: takes over the weights.
             refresh: how often and how late.
-            done: steps that were done before, whose refreshes have been followed.
             clock: told of every wait.
             timeout: how long to wait for a publication.
         """
         self._control, self._name, self._follow, self._refresh = control.clone(), name, follow, refresh
         self._clock, self._timeout = clock, timeout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"follow-{name}")
-        self._next = (max(0, done - refresh.lag) // refresh.every + 1) * refresh.every
-        self._step = done
+        self._next = refresh.every
+        self._step = 0
         self._coming: Future[dict[str, Tensor]] | None = None
 
     def before(self, step: int) -> None:
@@ -135,6 +145,15 @@ class Subscriber:
 
     def after(self, step: int) -> None:
         """Nothing: a subscriber changes in ``before`` alone."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: what is under way belongs to the publisher, what has been applied to the block."""
+        return {}
+
+    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Go on with the first refresh that is not due up to step ``done``."""
+        self._step = done
+        self._next = next(iter(self._refresh.steps(done - self._refresh.lag, done + self._refresh.every)))
 
     def close(self) -> None:
         """Take what is published but never due out of the store."""

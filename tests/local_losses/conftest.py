@@ -42,11 +42,11 @@ def make_packet(count: int = 8, takes: tuple[int, ...] = IMAGE, valid: int | Non
     return Packet(Tag(Kind.TRAIN, 1, count if valid is None else valid), fields)
 
 
-def losses_of_descent(classifier: LocalClassifier, packet: Packet, features: Tensor, steps: int = 60) -> list[float]:
+def losses_of_descent(classifier: LocalClassifier, packet: Packet, features: Tensor, steps: int = 25) -> list[float]:
     """The losses while both the classifier and the features themselves follow the loss downwards."""
     features = features.clone().requires_grad_()
     parameters = [p for p in classifier.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam([*parameters, features], 0.01)
+    optimizer = torch.optim.Adam([*parameters, features], 0.02)
     losses = []
     for _ in range(steps):
         loss = classifier.judge(features, packet).loss

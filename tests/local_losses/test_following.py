@@ -1,14 +1,17 @@
 """Overlap and MAN: what the copies of the next unit are at each step, and what is made of them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
+import trainer
 from trainer.assemble import data_spec, load_images, make_network
 from trainer.blocks import make_block
 from trainer.errors import SettingError
@@ -94,7 +97,7 @@ def trained(configured: Any, path: Path, steps: int, *overrides: str) -> dict[st
     config = configured(*TINY, f"max_steps={steps}", *overrides)
     run = Run(config, Rank.join(Launch(environment={}), 0, "cpu", 1, 60.0))
     directory = path / f"{steps}"
-    run.train(RunDirectory.create(str(directory), ""), "")
+    run.train(RunDirectory.create(str(directory), ""), OmegaConf.to_yaml(OmegaConf.create(config)))
     return load_file(directory / "model.safetensors")
 
 
@@ -121,6 +124,19 @@ def test_the_copy_is_the_neighbours_unit_after_its_last_refresh_step(configured,
         # A batch norm counts its own forwards as well, which nothing depends on.
         names = [name for name in wanted if not name.endswith("num_batches_tracked")]
         assert names and all(torch.equal(copied[name], wanted[name]) for name in names)
+
+
+@pytest.mark.parametrize("loss", ["overlap", "man"])
+def test_a_loaded_network_has_the_early_exits_that_were_tested(configured, tmp_path, loss):
+    trained(configured, tmp_path, 8, f"local_loss={loss}", "local_loss.lag=1", "dataset.test_size=64")
+    images = load_images(configured(*TINY, "dataset.test_size=64")["dataset"]).test
+    network = trainer.load(tmp_path / "8")
+    with torch.no_grad():
+        exits = network.exits(network.spec.normalize(images.images))
+    found = [(logits.argmax(1) == images.labels).float().mean().item() for logits in exits]
+    records = [json.loads(line) for line in (tmp_path / "8/metrics.jsonl").read_text().splitlines()]
+    epoch = next(record for record in records if record["kind"] == "epoch")
+    assert found == pytest.approx([block["accuracy"] for block in epoch["test"]["blocks"]], abs=1e-3)
 
 
 def test_the_average_is_folded_step_by_step(configured, tmp_path):

@@ -170,7 +170,7 @@ def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
     saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with flops, traffic, saved if parameters else nullcontext():
         _backward(forward())
-    optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters)
+    optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     module.zero_grad()
     return Work(
         flops.get_total_flops(),

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from threading import Thread
 from typing import Protocol
 
 import torch.distributed as dist
@@ -105,7 +106,7 @@ class Publisher:
 
 
 class Subscriber:
-    """The end that follows a unit's weights; one thread fetches the next ones ahead of their time."""
+    """The end that follows a unit's weights, which are fetched ahead of their time in the background."""
 
     def __init__(
         self,
@@ -128,7 +129,6 @@ class Subscriber:
         """
         self._control, self._name, self._follow, self._refresh = control.clone(), name, follow, refresh
         self._clock, self._timeout = clock, timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"follow-{name}")
         self._next = refresh.every
         self._step = 0
         self._coming: Future[dict[str, Tensor]] | None = None
@@ -159,11 +159,21 @@ class Subscriber:
         """Take what is published but never due out of the store."""
         while self._next <= self._step:
             self._take()
-        self._thread.shutdown()
 
     def _fetch_up_to(self, step: int) -> None:
         if self._coming is None and self._next <= step:
-            self._coming = self._thread.submit(self._control.receive, self._name, self._next, self._timeout)
+            self._coming = Future()
+            # A daemon, so that a run that fails meanwhile can end: what it waits for may never come then.
+            fetch = Thread(
+                target=self._fetch, args=(self._next, self._coming), name=f"follow-{self._name}", daemon=True
+            )
+            fetch.start()
+
+    def _fetch(self, step: int, coming: Future[dict[str, Tensor]]) -> None:
+        try:
+            coming.set_result(self._control.receive(self._name, step, self._timeout))
+        except Exception as error:  # handed to whoever asks for the result
+            coming.set_exception(error)
 
     def _take(self) -> dict[str, Tensor]:
         """The next publication; waits for it where it has not come."""

@@ -14,8 +14,8 @@ from trainer.local_losses.base import LocalClassifier
 from trainer.meter import Meter
 from trainer.packet import Field, Packet
 from trainer.seeds import derive, seed_device
-from trainer.units import Units, named_parameters, named_state, placed
 from trainer.transport.weights import Exchange
+from trainer.units import Units, named_parameters, named_state, placed
 from trainer.update import Update
 
 LOSS_LAG = 16

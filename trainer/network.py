@@ -71,11 +71,10 @@ class Network:
 
     def _after(self, cut: str) -> tuple[LaterUnit, ...]:
         """The units behind a cut."""
-        names = self.names
+        names = self.names[self.names.index(cut) :]
         return tuple(
             LaterUnit(name, self.units[name], self.features[before], self.features[name])
             for before, name in zip(names, names[1:], strict=False)
-            if names.index(before) >= names.index(cut)
         )
 
     def split(self, cuts: Sequence[str]) -> list[Units]:

@@ -28,6 +28,7 @@ from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
 from trainer.rundir import RunDirectory, write_text
 from trainer.settings import build
+from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
 """The resolved configuration as plain values."""
@@ -48,6 +49,7 @@ class Run:
         self._schedule = build("scheduler", config["scheduler"])
         self._augment = augmentations(config["dataset"])
         self._tracker: Listener = build("tracker", config["tracker"])
+        self._update_options = UpdateOptions(**config["update"])
         self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self._images: Images | None = load_images(config["dataset"]) if rank.rank == 0 else None
@@ -65,7 +67,7 @@ class Run:
             config["eval"]["every_epochs"],
         )
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def _make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
         return optimizer
 
@@ -139,7 +141,7 @@ class Run:
         job = Job(
             self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
             self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
-            self.config["log"]["every_steps"], )  # fmt: skip
+            self.config["log"]["every_steps"], self._update_options, )  # fmt: skip
         if self.rank.rank == 0:
             console = Console(directory.console)
             with forwarded_warnings(console.warning):

@@ -14,7 +14,7 @@ from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.reporting.reporter import Reporter
 from trainer.schedules import Schedule
-from trainer.update import MakeOptimizer
+from trainer.update import MakeOptimizer, UpdateOptions
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Job:
     clock: Clock
     precision: str
     log_every: int
+    update_options: UpdateOptions
 
 
 class Engine(Protocol):

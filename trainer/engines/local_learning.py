@@ -78,14 +78,21 @@ def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
     for index in (index for index, owner in enumerate(owners) if owner == rank.rank):
         block = make_block(job.network, cuts, index, plan.batch_size, rank.device, precision)
         block.train_with(
-            Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+            Update(
+                block.parameters(),
+                job.make_optimizer,
+                job.schedule,
+                plan.epochs,
+                plan.steps_per_epoch,
+                job.update_options,
+            )
         )
         blocks.append(block)
     layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
     edges = open_edges(rank, owners, layouts, _image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
     run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
-    return {name: value for block in blocks for name, value in block.state().items()}
+    return {name: value for block in blocks for name, value in block.result().items()}
 
 
 def _image_source(job: Job) -> Source | None:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
-from trainer.data.images import Images
+from trainer.data.images import Pictures
+from trainer.data.mix import Mix
 from trainer.network import Network
 from trainer.partition.partition import Partition
 from trainer.plan import Plan
@@ -25,7 +26,7 @@ class Job:
     network: Network
     partition: Partition
     plan: Plan
-    images: Images | None
+    images: Pictures | None
     augment: list[Augmentation]
     make_optimizer: MakeOptimizer
     schedule: Schedule
@@ -34,6 +35,7 @@ class Job:
     precision: str
     log_every: int
     update_options: UpdateOptions
+    mix: list[Mix]
 
 
 class Engine(Protocol):

@@ -99,4 +99,5 @@ def _image_source(job: Job) -> Source | None:
     """The source of the first block, on the rank that has the images."""
     if job.images is None:
         return None
-    return ImageSource(job.images, job.network.spec, job.augment, job.plan, job.network.seed, job.rank.device)
+    network, device = job.network, job.rank.device
+    return ImageSource(job.images, network.spec, job.augment, job.plan, network.seed, device, job.mix, job.clock)

@@ -13,8 +13,8 @@ def torchvision_model(
 ) -> nn.Sequential:
     """Build a model of ``torchvision.models`` and cut it wherever a single tensor passes.
 
-    Swin transformers hand on ``(N, H, W, C)``, which local classifiers take for maps of H channels: that trains, but the
-    early exits are worse than they could be.
+    Swin transformers hand on ``(N, H, W, C)``, which local classifiers take for maps of H channels: that trains, but
+    the early exits are worse than they could be.
 
     Args:
         name: what torchvision calls it, ``efficientnet_b0``.

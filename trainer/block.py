@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -129,11 +130,20 @@ class Block:
     @torch.no_grad()
     def test(self, packet: Packet) -> Output:
         """Run the units and the classifier on a test packet and count what is right."""
-        output = self.forward(packet)
-        with self._autocast:
-            judged = self.classifier.judge(output.features, output.incoming)
+        with self._averaged():
+            output = self.forward(packet)
+            with self._autocast:
+                judged = self.classifier.judge(output.features, output.incoming)
         self.meter.add(judged, output["label"])
         return output
+
+    def result(self) -> dict[str, Tensor]:
+        """What training has come to, under global names: ``state``, with the weights that a test sees."""
+        with self._averaged():
+            return self.state()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._update is None else self._update.averaged()
 
     def check_losses(self, lag: int = 0) -> None:
         """Look at the losses that have arrived from the device, and at all but the last ``lag`` of them in any case."""

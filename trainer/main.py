@@ -24,6 +24,7 @@ from trainer.rank import Launch, Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
+from trainer.usage import usage
 
 CONFIGS = Path(__file__).parent / "conf"
 """The folder ``conf/`` of a checkout (a link) and of an installed package (a copy)."""
@@ -51,6 +52,7 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
     """Hand over to Hydra. Only rank 0 may print while the configuration is composed."""
     ConfigStore.instance().store("schema", Settings)
     OmegaConf.register_new_resolver("launch_stamp", launch.stamp, replace=True)
+    OmegaConf.register_new_resolver("usage", lambda: usage(CONFIGS), replace=True)
     silence = contextlib.ExitStack()
     if launch.rank != 0:
         silence.enter_context(contextlib.redirect_stdout(io.StringIO()))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.assemble import augmentations, data_spec, load_images, make_network
+from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.clock import Clock
-from trainer.data.images import DataSpec, Images
+from trainer.data.images import DataSpec, Pictures
 from trainer.engines.base import Engine, Job
 from trainer.errors import SettingError
 from trainer.memory import memory_table
@@ -28,6 +28,7 @@ from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
 from trainer.rundir import RunDirectory, write_text
 from trainer.settings import build
+from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
 """The resolved configuration as plain values."""
@@ -47,10 +48,12 @@ class Run:
         blocks = self.engine.blocks(rank.world_size)
         self._schedule = build("scheduler", config["scheduler"])
         self._augment = augmentations(config["dataset"])
+        self._mix = label_mixes(config["dataset"])
         self._tracker: Listener = build("tracker", config["tracker"])
+        self._update_options = UpdateOptions(**config["update"])
         self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
-        self._images: Images | None = load_images(config["dataset"]) if rank.rank == 0 else None
+        self._images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
         self.network = make_network(config, self.spec)
         self.partition = Partition.from_json(
@@ -65,7 +68,7 @@ class Run:
             config["eval"]["every_epochs"],
         )
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def _make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
         return optimizer
 
@@ -100,9 +103,11 @@ class Run:
         threads = f"{rank.threads} thread{'s' if rank.threads > 1 else ''} a process"
         device = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else f"CPU, {threads}"
         shape = "x".join(str(size) for size in spec.image_shape)
+        tested = "validation" if self.config["dataset"].get("validation") else "test"
         return [
             f"{self.engine.describe(rank, self.partition)}; {device}",
-            f"{spec.train_size:,} training and {spec.test_size:,} test images of {shape}, {spec.num_classes} classes",
+            f"{spec.train_size:,} training and {spec.test_size:,} {tested} images of {shape}, "
+            f"{spec.num_classes} classes",
             f"{len(self.partition.blocks)} blocks, {self.partition.how}",
         ]
 
@@ -139,7 +144,7 @@ class Run:
         job = Job(
             self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
             self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
-            self.config["log"]["every_steps"], )  # fmt: skip
+            self.config["log"]["every_steps"], self._update_options, self._mix, )  # fmt: skip
         if self.rank.rank == 0:
             console = Console(directory.console)
             with forwarded_warnings(console.warning):

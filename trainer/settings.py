@@ -27,6 +27,16 @@ class EvalSettings:
 
 
 @dataclass
+class UpdateSettings:
+    """What an update does beyond the optimizer's step; see ``trainer.update.UpdateOptions``."""
+
+    clip_norm: float | None = None
+    accumulate: int = 1
+    decay_norms_and_biases: bool = True
+    average: float | None = None
+
+
+@dataclass
 class Settings:
     """The top level of the configuration; ``conf/config.yaml`` says what each is for."""
 
@@ -48,6 +58,7 @@ class Settings:
     timeout_seconds: float = 600.0
     output_dir: str | None = None
     dry_run: bool = False
+    update: UpdateSettings = field(default_factory=UpdateSettings)
     log: LogSettings = field(default_factory=LogSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
 

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
-from trainer.data.images import Images
+from trainer.data.images import Pictures
+from trainer.data.mix import Mix
 from trainer.network import Network
 from trainer.partition.partition import Partition
 from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.reporting.reporter import Reporter
 from trainer.schedules import Schedule
-from trainer.update import MakeOptimizer
+from trainer.update import MakeOptimizer, UpdateOptions
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Job:
     network: Network
     partition: Partition
     plan: Plan
-    images: Images | None
+    images: Pictures | None
     augment: list[Augmentation]
     make_optimizer: MakeOptimizer
     schedule: Schedule
@@ -33,6 +34,8 @@ class Job:
     clock: Clock
     precision: str
     log_every: int
+    update_options: UpdateOptions
+    mix: list[Mix]
 
 
 class Engine(Protocol):

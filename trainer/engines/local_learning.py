@@ -80,7 +80,14 @@ def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
     blocks = []
     for index in (index for index, owner in enumerate(owners) if owner == rank.rank):
         block = make_block(job.network, cuts, index, plan.batch_size, rank.device, precision)
-        update = Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+        update = Update(
+            block.parameters(),
+            job.make_optimizer,
+            job.schedule,
+            plan.epochs,
+            plan.steps_per_epoch,
+            job.update_options,
+        )
         block.train_with(update, _exchanges(block, job))
         blocks.append(block)
     layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
@@ -89,7 +96,7 @@ def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
     run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
     for block in blocks:
         block.close()
-    return {name: value for block in blocks for name, value in block.state().items()}
+    return {name: value for block in blocks for name, value in block.result().items()}
 
 
 def _exchanges(block: Block, job: Job) -> list[Exchange]:
@@ -112,4 +119,5 @@ def _image_source(job: Job) -> Source | None:
     """The source of the first block, on the rank that has the images."""
     if job.images is None:
         return None
-    return ImageSource(job.images, job.network.spec, job.augment, job.plan, job.network.seed, job.rank.device)
+    network, device = job.network, job.rank.device
+    return ImageSource(job.images, network.spec, job.augment, job.plan, network.seed, device, job.mix, job.clock)

@@ -3,7 +3,6 @@ more so the earlier it is, and is led to the label, the more so the later it is.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -146,14 +145,13 @@ class InfoPro(LocalLoss):
             raise SettingError(f"local_loss.reconstruct={reconstruct} is unknown; it is image or input")
         if hidden < 1:
             raise SettingError(f"local_loss.hidden={hidden} must be at least 1")
-        self._ends = tuple(reconstruction), tuple(label)
+        self._ends = (reconstruction[0], reconstruction[1]), (label[0], label[1])
         self._reconstruct, self._contrast, self._hidden = reconstruct, contrast, hidden
         self.fields = ("image",) if reconstruct == "image" else ()
 
     def weights(self, depth: float) -> tuple[float, float]:
         """The weights of reconstruction and label at a cut's depth, 0.0 to 1.0."""
-        first, last = torch.tensor(self._ends, dtype=torch.float64).unbind(1)
-        reconstruction, label = torch.lerp(first, last, depth).tolist()
+        reconstruction, label = ((1 - depth) * first + depth * last for first, last in self._ends)
         return reconstruction, label
 
     def classifier(self, site: Site) -> LocalClassifier:

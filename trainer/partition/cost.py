@@ -90,7 +90,8 @@ def _classifier_cost(
     network: Network, cut: str, x: Tensor, packet: Packet, device: torch.device, timer: Timer
 ) -> float:
     try:
-        classifier = placed(network.classifier(cut, [cut]), device)
+        with device:  # on the meta device a head takes no memory, however absurdly large it would be here
+            classifier = placed(network.classifier(cut, [cut]), device)
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()

@@ -112,6 +112,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out
         "kind": "summary",
         "steps": epochs[-1]["step"],
         "epochs": epochs[-1]["epoch"],
+        "tested_on": "validation" if run.config.get("dataset", {}).get("validation") else "test",
         "test_accuracy": tested[-1] if tested else None,
         "best_test_accuracy": max(tested, default=None),
         "exit_accuracies": [block["accuracy"] for block in epochs[-1]["test"]["blocks"]]

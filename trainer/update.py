@@ -1,6 +1,7 @@
 """A block's own optimizer and learning-rate schedule."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +41,19 @@ class Update:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of the last step."""
+        return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that the optimizer keeps, under ``optimizer.<parameter>.<state>``."""
+        return {name: value for name, value in self.whole_state().items() if isinstance(value, Tensor)}
+
+    def whole_state(self) -> dict[str, Any]:
+        """All that the optimizer keeps for its parameters, under the same names."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }

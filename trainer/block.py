@@ -1,5 +1,6 @@
 """A block: a run of units that trains itself from its local loss. It knows nothing of ranks."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import NonFiniteLossError
+from trainer.guard import Guard
 from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import LocalClassifier
 from trainer.meter import Meter
@@ -21,6 +23,11 @@ from trainer.update import Update
 
 LOSS_LAG = 16
 """On CUDA a loss is looked at this many steps after its computation at the latest."""
+
+SKIPS_SAID = 10
+"""So many skipped steps of a block are said one by one."""
+
+log = logging.getLogger(__name__)
 
 CLASSIFIERS = "local_classifiers"
 """Prefix of the local classifiers' names in a saved model."""
@@ -63,10 +70,16 @@ class Block:
         self._losses: deque[tuple[int, HostCopy]] = deque()
         self._update: Update | None = None
         self._exchanges: Sequence[Exchange] = ()
+        self._guard: Guard | None = None
+        self._skipped = 0
 
     def train_with(self, update: Update, exchanges: Sequence[Exchange] = ()) -> None:
         """Give the block what it needs to learn: its update, and the weights it exchanges with its neighbours."""
         self._update, self._exchanges = update, exchanges
+
+    def skip_bad_steps(self) -> None:
+        """From now on leave out the update of a step whose loss is not finite, instead of raising."""
+        self._guard = Guard(lambda: {**self.state(), **self.update.state()})
 
     @property
     def update(self) -> Update:
@@ -113,7 +126,7 @@ class Block:
 
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
-        infinite (on CUDA up to ``LOSS_LAG`` steps later)."""
+        infinite (on CUDA up to ``LOSS_LAG`` steps later), unless such steps are skipped."""
         step = output.tag.step
         for exchange in self._exchanges:
             exchange.before(step)
@@ -121,10 +134,12 @@ class Block:
             self._seed(output, f"{CLASSIFIERS}.{self.cut}")
             judged = self.classifier.judge(output.features, output.incoming)
         self.update.step(judged.loss, step)
+        good = None if self._guard is None else self._guard.settle(judged.loss, self.update.gradients())
         for exchange in self._exchanges:
             exchange.after(step)
-        self.meter.add(judged, output["label"])
-        self._losses.append((step, HostCopy(judged.loss)))
+        self.meter.add(judged, output["label"], good)
+        watched = judged.loss if good is None else torch.where(good, judged.loss, math.nan)
+        self._losses.append((step, HostCopy(watched)))
         self.check_losses(LOSS_LAG)
 
     @torch.no_grad()
@@ -150,7 +165,11 @@ class Block:
         while self._losses and (self._losses[0][1].ready() or len(self._losses) > lag):
             step, copy = self._losses.popleft()
             loss = copy.wait().item()
-            if not math.isfinite(loss):
+            if math.isfinite(loss):
+                continue
+            if self._guard is not None:
+                self._say_skipped(step)
+            else:
                 raise NonFiniteLossError(
                     f"the loss of block {self.index} (up to {self.cut}) became {loss} at step {step}, at learning rate "
                     f"{self.update.learning_rate:.4g}; a smaller optimizer.lr or a longer "
@@ -170,6 +189,16 @@ class Block:
         """End the exchange of weights; the run is over."""
         for exchange in self._exchanges:
             exchange.close()
+
+    def _say_skipped(self, step: int) -> None:
+        """Say each skipped step at first, and then only now and then how many there were."""
+        self._skipped += 1
+        if self._skipped <= SKIPS_SAID or self._skipped % SKIPS_SAID == 0:
+            log.warning(
+                "block %d (up to %s) left out its update of step %d, whose loss or gradient was not finite; "
+                "%d left out so far",
+                self.index, self.cut, step, self._skipped,
+            )  # fmt: skip
 
     def _seed(self, packet: Packet, unit: str) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""

@@ -99,6 +99,22 @@ class Update:
         for parameter, average in zip(parameters, averages, strict=True):
             self.optimizer.state[parameter][AVERAGE] = average
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients of the last step."""
+        return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that the optimizer keeps, under ``optimizer.<parameter>.<state>``."""
+        return {name: value for name, value in self.whole_state().items() if isinstance(value, Tensor)}
+
+    def whole_state(self) -> dict[str, Any]:
+        """All that the optimizer keeps for its parameters, under the same names."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
     def pending(self) -> dict[str, Tensor]:
         """The gradients that training steps have left for later ones, by parameter name: what a checkpoint must hold
         beside the optimizer's state where ``accumulate`` is more than 1."""

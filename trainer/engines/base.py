@@ -1,10 +1,14 @@
 """What an engine is given, and what it gives back."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from trainer.checkpoint.keeper import Keeper
+from trainer.checkpoint.start import Start
+from trainer.checkpoint.state import Trained
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
 from trainer.data.images import Pictures
@@ -20,7 +24,8 @@ from trainer.update import MakeOptimizer, UpdateOptions
 
 @dataclass
 class Job:
-    """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model."""
+    """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model;
+    ``start`` gives blocks the state that the run begins with; ``keeper`` makes what is called between two steps."""
 
     rank: Rank
     network: Network
@@ -36,6 +41,9 @@ class Job:
     log_every: int
     update_options: UpdateOptions
     mix: list[Mix]
+    start: Start
+    skip_bad_steps: bool
+    keeper: Callable[[Sequence[Trained]], Keeper]
 
 
 class Engine(Protocol):

@@ -89,11 +89,14 @@ def train_blocks(job: Job, queue_depth: int) -> dict[str, Tensor]:
             job.update_options,
         )
         block.train_with(update, _exchanges(block, job))
+        job.start.fill(block)
+        if job.skip_bad_steps:
+            block.skip_bad_steps()
         blocks.append(block)
     layouts = edge_layouts(job.network, cuts, plan.batch_size, precision)
     edges = open_edges(rank, owners, layouts, _image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
-    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
+    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done), job.keeper(blocks))
     for block in blocks:
         block.close()
     return {name: value for block in blocks for name, value in block.result().items()}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trainer.block import Block
+from trainer.checkpoint.keeper import Keeper
 from trainer.packet import Kind
 from trainer.plan import Phase, Plan
 from trainer.reporting.measure import Measure
@@ -39,7 +40,7 @@ def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
         yield packet.tag.step
 
 
-def run(lanes: Sequence[Lane], plan: Plan, measure: Measure) -> int:
+def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, keeper: Keeper) -> int:
     """Do what the plan says with this rank's blocks; the number of the last step done."""
     step = plan.done
     for phase in plan.phases():
@@ -47,14 +48,16 @@ def run(lanes: Sequence[Lane], plan: Plan, measure: Measure) -> int:
             measure.begin_training(step)
             for step, *_ in zip(*(train(lane, plan, phase) for lane in lanes), strict=False):
                 measure.step(step, phase.epoch)
+                keeper.trained(step)
             measure.end_training(step)
         else:
-            for _ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
-                pass
+            for batch, *_ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
+                keeper.tested(step, batch)
             measure.end_test()
         if phase.kind is Kind.TEST or not plan.tests_after(step):
             measure.end_epoch(step, phase.epoch)
     for lane in lanes:
         lane.sink.close()
         lane.block.check_losses()
+    keeper.close()
     return step

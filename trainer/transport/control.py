@@ -39,6 +39,11 @@ class Control:
             self._store.set(key, json.dumps(decide()))
         return json.loads(self._store.get(key))
 
+    def agreed(self, key: str) -> Any:
+        """On rank 0: what has been agreed on under a key, or None; does not wait."""
+        key = f"agreed/{key}"
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
     def post(self, record: dict[str, Any]) -> None:
         """Send a record to rank 0. Records of one rank arrive in order."""
         self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
@@ -55,6 +60,14 @@ class Control:
     def failed(self) -> bool:
         """Whether any rank has failed."""
         return self._store.add("errors", 0) > 0
+
+    def beat(self) -> None:
+        """Show that this process is alive."""
+        self._store.add(f"beat/{self.rank}", 1)
+
+    def beats(self) -> list[int]:
+        """How often each rank has shown that."""
+        return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
 
     def publish(self, name: str, step: int, tensors: dict[str, Tensor]) -> None:
         """Make a copy of ``tensors``, as they are after ``step``, available to other ranks under ``name``."""

@@ -49,7 +49,7 @@ SETTINGS = {
     "local_loss=backprop": "local_loss=backprop is unknown; it is one of ",
     "engine=magic": "engine=magic is unknown; it is one of ",
     "optimizer=lion": "optimizer=lion is unknown; it is one of ",
-    "scheduler=stairs": "scheduler=step is unknown; it is one of ",
+    "scheduler=stairs": "scheduler=stairs is unknown; it is one of ",
     "tracker=mlflow": "tracker=mlflow is unknown; it is one of ",
     "partition=random": "partition=random is unknown; it is one of ",
     "model._target_=no.such.thing": "model._target_=no.such.thing can't be imported",

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from tests.command_line import command as command  # noqa: F401  # a fixture
 from trainer.assemble import make_network
 from trainer.data.images import DataSpec
 from trainer.main import CONFIGS

@@ -60,7 +60,8 @@ def test_a_loaded_network_predicts_at_every_exit(finished: Path) -> None:
 
 def test_the_files_of_a_run(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
+    files = {"config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
+    assert names == files | {"checkpoints"}
     kinds = [json.loads(line)["kind"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["epoch", "epoch", "summary"]
 

@@ -1,36 +1,63 @@
 """Putting the parts of a run together from its settings; shared by training and by everything that reads a run back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from trainer.data.augment import Augmentation
-from trainer.data.images import DataSpec, Dataset, Images
+from trainer.data.augment import Augmentation, RandAugment, RandomErasing
+from trainer.data.images import DataSpec, Dataset, Pictures
+from trainer.data.mix import Mix, mixes
 from trainer.errors import SettingError
 from trainer.network import Network
 from trainer.settings import build
 from trainer.units import build_model
 
-DATA_KEYS = ("image_size", "root", "download", "mean", "std", "augment")
+MIX_KEYS = ("mixup", "cutmix", "label_smoothing")
+
+DATA_KEYS = (
+    "image_size",
+    "mean",
+    "std",
+    "augment",
+    "validation",
+    "rand_augment",
+    "random_erasing",
+    *MIX_KEYS,
+)
 """Settings of the group ``dataset`` that are not the dataset class's own, unless its constructor asks for them."""
 
 
-def load_images(dataset: Mapping[str, Any], trust: bool = True) -> Images:
-    """The images of the group ``dataset``, resized."""
+def load_images(dataset: Mapping[str, Any], trust: bool = True) -> Pictures:
+    """The images of the group ``dataset``, resized, with validation images for test images where so many are set."""
     size = dataset.get("image_size")
     if size is not None and size < 1:
         raise SettingError(f"dataset.image_size={size} must be at least 1")
     loader: Dataset = build("dataset", dataset, leave=DATA_KEYS, trust=trust)
-    return loader.load().resized(size)
+    images = loader.load().resized(size)
+    held_out = dataset.get("validation") or 0
+    return images.held_out(held_out) if held_out else images
 
 
-def data_spec(dataset: Mapping[str, Any], images: Images) -> DataSpec:
+def data_spec(dataset: Mapping[str, Any], images: Pictures) -> DataSpec:
     """The facts about the images that other ranks need."""
-    return images.spec(dataset.get("mean"), dataset.get("std"))
+    spec = images.spec(dataset.get("mean"), dataset.get("std"))
+    return replace(spec, soft_labels=bool(label_mixes(dataset)))
 
 
 def augmentations(dataset: Mapping[str, Any], trust: bool = True) -> list[Augmentation]:
     """The augmentations of the training images, in order."""
-    return [build(f"dataset.augment[{i}]", node, trust=trust) for i, node in enumerate(dataset.get("augment") or [])]
+    nodes = enumerate(dataset.get("augment") or [])
+    wanted: list[Augmentation] = [build(f"dataset.augment[{i}]", node, trust=trust) for i, node in nodes]
+    if dataset.get("rand_augment"):
+        wanted.append(RandAugment(dataset["rand_augment"]))
+    if dataset.get("random_erasing"):
+        wanted.append(RandomErasing(dataset["random_erasing"]))
+    return wanted
+
+
+def label_mixes(dataset: Mapping[str, Any]) -> list[Mix]:
+    """What changes images and labels of the training together, in order."""
+    return mixes(*(dataset.get(key) or 0.0 for key in MIX_KEYS))
 
 
 def make_network(config: Mapping[str, Any], spec: DataSpec, trust: bool = True) -> Network:

@@ -1,15 +1,19 @@
 """A block: a run of units that trains itself from its local loss. It knows nothing of ranks."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from trainer.guard import Guard
 from trainer.local_losses.base import LocalClassifier, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
 from trainer.seeds import derive, seed_device
+from trainer.transport.weights import Exchange
 from trainer.units import Units, named_parameters, named_state, placed
 from trainer.update import Update
 
@@ -19,9 +23,10 @@ CLASSIFIERS = "local_classifiers"
 
 @dataclass
 class Output(Packet):
-    """What a block makes of a packet: the packet for the next block, whose ``x`` is detached, and for the block itself
-    the ``features`` with their graph."""
+    """What a block makes of the packet ``incoming``: the packet for the next block, whose ``x`` is detached, and for
+    the block itself the ``features`` with their graph."""
 
+    incoming: Packet = field(kw_only=True)
     features: Tensor = field(kw_only=True)
 
 
@@ -53,10 +58,18 @@ class Block:
         self._autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
         self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
         self._update: Update | None = None
+        self._exchanges: Sequence[Exchange] = ()
+        self._guard: Guard | None = None
+        self._testing = False
 
-    def train_with(self, update: Update) -> None:
-        """Give the block what it needs to learn."""
-        self._update = update
+    def train_with(self, update: Update, exchanges: Sequence[Exchange] = ()) -> None:
+        """Give the block what it needs to learn: its update, and the weights it exchanges with its neighbours."""
+        self._update, self._exchanges = update, exchanges
+
+    def skip_bad_steps(self) -> None:
+        """From now on leave out the update of a step whose loss is not finite, instead of raising."""
+        self._guard = Guard(lambda: {**self.state(), **self.update.state()})
+        self._watch.skipping = True
 
     def compile(self) -> None:
         """Let torch.compile make kernels for each unit and the classifier at their first call. Unit by unit, so that
@@ -76,8 +89,9 @@ class Block:
         return [*self.units.values(), self.classifier]
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter under its global name."""
-        return named_parameters(self._named_modules())
+        """Every parameter that is to be trained, under its global name."""
+        parameters = named_parameters(self._named_modules())
+        return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer under its global name, the classifier's behind ``local_classifiers.<cut>``."""
@@ -88,11 +102,13 @@ class Block:
 
     def train(self) -> None:
         """Prepare for training steps."""
+        self._testing = False
         for module in self.modules():
             module.train()
 
     def eval(self) -> None:
         """Prepare for ``test``."""
+        self._testing = True
         for module in self.modules():
             module.eval()
 
@@ -100,12 +116,13 @@ class Block:
         """Run the units on ``packet["x"]``, ``(N, ...)``."""
         features = self.run(packet["x"], packet.tag)
         leaving = features.detach().to(self.output.dtype).contiguous(memory_format=self.output.memory_format)
-        return Output(packet.tag, {**packet.fields, "x": leaving}, packet.last_step, packet.evaluate, features=features)
+        fields = {**packet.fields, "x": leaving}
+        return Output(packet.tag, fields, packet.last_step, packet.evaluate, incoming=packet, features=features)
 
     def run(self, x: Tensor, tag: Tag, *part: int) -> Tensor:
         """The units' features of ``x``, ``(N, ...)``, with their graph. ``part`` numbers the parts of a batch that runs
         in several."""
-        with self._autocast:
+        with self._autocast, self._weights_in_use():
             for name, unit in self.units.items():
                 self._seed(tag, name, *part)
                 x = unit(x)
@@ -113,24 +130,56 @@ class Block:
 
     def learn(self, output: Output) -> None:
         """Local loss, backward, optimizer step, schedule. Raises ``NonFiniteLossError`` where the loss is NaN or
-        infinite (on CUDA some steps later)."""
+        infinite (on CUDA some steps later), unless such steps are skipped."""
+        step = output.tag.step
+        for exchange in self._exchanges:
+            exchange.before(step)
         with self._autocast:
             self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-            judged = self.classifier.judge(output.features, output)
-        self.update.step(judged.loss, output.tag.step)
-        self.meter.add(judged, output["label"])
-        self._watch.add(judged.loss, output.tag.step)
+            judged = self.classifier.judge(output.features, output.incoming)
+        self.update.step(judged.loss, step)
+        good = None if self._guard is None else self._guard.settle(judged.loss, self.update.gradients())
+        for exchange in self._exchanges:
+            exchange.after(step)
+        self.meter.add(judged, output["label"], good)
+        self._watch.add(judged.loss, step, good)
 
     @torch.no_grad()
     def test(self, output: Output) -> None:
         """Run the classifier on the output for a test packet and count what is right."""
-        with self._autocast:
-            judged = self.classifier.judge(output.features, output)
+        with self._autocast, self._weights_in_use():
+            judged = self.classifier.judge(output.features, output.incoming)
         self.meter.add(judged, output["label"])
+
+    def result(self) -> dict[str, Tensor]:
+        """What training has come to, under global names: ``state``, with the weights that a test sees."""
+        self._testing = True
+        with self._weights_in_use():
+            return self.state()
+
+    def _weights_in_use(self) -> AbstractContextManager[None]:
+        """In a test the moving averages of the weights, where there are any."""
+        if self._update is None or not self._testing:
+            return nullcontext()
+        return self._update.averaged()
 
     def check_losses(self) -> None:
         """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
         self._watch.check()
+
+    def exchange_state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside ``state`` for the exchange of weights to go on."""
+        return {name: tensor for exchange in self._exchanges for name, tensor in exchange.state().items()}
+
+    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after step ``done`` with what ``exchange_state`` gave; the weights must be in place."""
+        for exchange in self._exchanges:
+            exchange.resume(done, state)
+
+    def close(self) -> None:
+        """End the exchange of weights; the run is over."""
+        for exchange in self._exchanges:
+            exchange.close()
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""

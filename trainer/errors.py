@@ -1,5 +1,7 @@
 """The errors a person is meant to read: each is one sentence, and each has an exit status."""
 
+import signal
+
 
 class TrainerError(Exception):
     """Base of every error that ends a run with a sentence instead of a traceback."""
@@ -23,3 +25,17 @@ class PeerError(TrainerError):
 
 class PacketError(TrainerError):
     """A packet arrived that is not the one expected: the two sides of an edge disagree."""
+
+
+class StoppedError(TrainerError):
+    """A signal ended the run before its time; it can be resumed. Every rank raises it, rank 0 says it."""
+
+    @classmethod
+    def after(cls, last_step: int, number: int | None) -> "StoppedError":
+        """``last_step`` is the last step that was done, ``number`` that of the signal where this rank knows it."""
+        name = signal.Signals(number).name if number is not None else "a signal"
+        error = cls(
+            f"{name} ended the run after step {last_step}; the same command with the same output_dir goes on from there"
+        )
+        error.exit_status = 128 + (number or signal.SIGTERM)
+        return error

@@ -5,9 +5,11 @@ import argparse
 import torch
 
 from trainer.assemble import load_images
+from trainer.data.images import Pick
 from trainer.errors import TrainerError
 from trainer.finished import FinishedRun
 from trainer.local_losses.base import correct
+from trainer.packet import Kind
 from trainer.reporting.tables import exit_lines
 
 
@@ -26,14 +28,16 @@ def evaluate(run_dir: str, device: str = "cpu", batch_size: int | None = None, t
     """
     run = FinishedRun.read(run_dir)
     network = run.network(trust).to(device)
-    test = load_images(run.config["dataset"], trust).test
+    images = load_images(run.config["dataset"], trust).on(torch.device(device))
+    count = images.size(Kind.TEST)
     size = batch_size or run.config["batch_size"]
     right = torch.zeros(len(network.cut_points) + 1, dtype=torch.float64)
-    for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
+    picks = (Pick(Kind.TEST, places) for places in torch.arange(count).split(size))
+    for batch, labels in images.batches(picks):
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=run.config["precision"] == "bf16"):
-            exits = network.exits(network.spec.normalize(images.to(device)))
+            exits = network.exits(network.spec.normalize(batch.to(device)))
         right += torch.stack([correct(logits, labels.to(device)) for logits in exits]).cpu()
-    return (right / len(test)).tolist()
+    return (right / count).tolist()
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """Noticing that a loss is no number any more, without stopping a GPU."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from trainer.errors import NonFiniteLossError
@@ -12,28 +14,51 @@ from trainer.hostcopy import HostCopy
 LOSS_LAG = 16
 """On CUDA a loss is looked at this many steps after its computation at the latest."""
 
+SKIPS_SAID = 10
+"""So many skipped steps of a block are said one by one."""
+
+log = logging.getLogger(__name__)
+
 
 class LossWatch:
-    """Looks at every loss as soon as it has arrived from the device."""
+    """Looks at every loss as soon as it has arrived from the device.
+
+    Attributes:
+        skipping: whether the update of a bad step has been left out, so that saying so is enough.
+    """
 
     def __init__(self, whose: str, learning_rate: Callable[[], float]) -> None:
         """``whose`` loss it is and the ``learning_rate`` are for the error."""
+        self.skipping = False
         self._whose, self._learning_rate = whose, learning_rate
         self._losses: deque[tuple[int, HostCopy]] = deque()
+        self._skipped = 0
 
-    def add(self, loss: Tensor, step: int) -> None:
-        """Watch the scalar ``loss`` of step number ``step``."""
-        self._losses.append((step, HostCopy(loss)))
+    def add(self, loss: Tensor, step: int, good: Tensor | None = None) -> None:
+        """Watch the scalar ``loss`` of step number ``step``; ``good`` is False where its gradient was not finite."""
+        self._losses.append((step, HostCopy(loss if good is None else torch.where(good, loss, math.nan))))
         self.check(LOSS_LAG)
 
     def check(self, lag: int = 0) -> None:
         """Look at the losses that have arrived, and at all but the last ``lag`` of them in any case. Raises
-        ``NonFiniteLossError``."""
+        ``NonFiniteLossError``, unless bad steps are skipped."""
         while self._losses and (self._losses[0][1].ready() or len(self._losses) > lag):
             step, copy = self._losses.popleft()
             loss = copy.wait().item()
-            if not math.isfinite(loss):
+            if math.isfinite(loss):
+                continue
+            if not self.skipping:
                 raise NonFiniteLossError(
                     f"the loss of {self._whose} became {loss} at step {step}, at learning rate "
                     f"{self._learning_rate():.4g}; a smaller optimizer.lr or a longer scheduler.warmup_epochs may help"
                 )
+            self._say_skipped(step)
+
+    def _say_skipped(self, step: int) -> None:
+        """Say each skipped step at first, and then only now and then how many there were."""
+        self._skipped += 1
+        if self._skipped <= SKIPS_SAID or self._skipped % SKIPS_SAID == 0:
+            log.warning(
+                "%s left out its update of step %d, whose loss or gradient was not finite; %d left out so far",
+                self._whose, step, self._skipped,
+            )  # fmt: skip

@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -19,11 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.errors import PeerError, SettingError, TrainerError
+from trainer.checkpoint.start import Decision, begin, decide, start_of
+from trainer.errors import PeerError, SettingError, StoppedError, TrainerError
 from trainer.rank import Launch, Rank, set_deterministic
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
+from trainer.usage import usage
+from trainer.transport.control import Control
+from trainer.transport.heartbeat import heartbeat, silent_ranks
 
 CONFIGS = Path(__file__).parent / "conf"
 """The folder ``conf/`` of a checkout (a link) and of an installed package (a copy)."""
@@ -45,12 +50,17 @@ def main() -> None:
         _compose_and_run(launch, show_traceback)
     except Exception as error:
         _fail(error, launch, show_traceback)
+    except KeyboardInterrupt:
+        if launch is None or launch.rank == 0:
+            print("interrupted", file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT)
 
 
 def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
     """Hand over to Hydra. Only rank 0 may print while the configuration is composed."""
     ConfigStore.instance().store("schema", Settings)
     OmegaConf.register_new_resolver("launch_stamp", launch.stamp, replace=True)
+    OmegaConf.register_new_resolver("usage", lambda: usage(CONFIGS), replace=True)
     silence = contextlib.ExitStack()
     if launch.rank != 0:
         silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -69,6 +79,15 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
 
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
+    with heartbeat(_beats(launch)):
+        return _run_job(settings, launch)
+
+
+def _beats(launch: Launch) -> Control:
+    return launch.control("beats", f"attempt{launch.restarts}")
+
+
+def _run_job(settings: DictConfig, launch: Launch) -> float:
     checked: Any = OmegaConf.to_object(settings)
     check(checked)
     hydra_config = HydraConfig.get()
@@ -78,19 +97,38 @@ def run_job(settings: DictConfig, launch: Launch) -> float:
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-        run = Run(config, rank)
+        of_job = launch.control(f"job{job}")
+        decision = rank.control.agree("start", lambda: _decide(settings, launch, swept, of_job.agreed("directory")))
+        run = Run(config, rank, start_of(decision, settings.resume_strict))
         if settings.dry_run:
             if rank.rank == 0:
                 run.preview()
             return 0.0
-        path = launch.control(f"job{job}").agree("directory", lambda: str(_directory(settings, launch, swept).path))
+        path = of_job.agree("directory", lambda: str(_directory(settings, launch, swept).path))
         directory = RunDirectory(Path(path))
+        if not launch.one_node:
+            directory.find_mark(rank.control.agree("mark", directory.mark))
         config["output_dir"], config["threads"] = str(directory.path), rank.threads
+        summary = rank.control.agree("finished", lambda: run.finished(directory))
+        if summary is not None:
+            if rank.rank == 0:
+                run.show(summary, directory)
+            return float(summary["test_accuracy"] or 0.0)
+        rank.control.agree("begun", lambda: begin(directory, decision))
         accuracy = run.train(directory, OmegaConf.to_yaml(OmegaConf.create(config)))
+        if rank.rank == 0:
+            directory.unmark()
         return rank.control.agree("accuracy", lambda: accuracy)
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
+
+
+def _decide(settings: DictConfig, launch: Launch, swept: bool, earlier: str | None) -> Decision:
+    """On rank 0: what the run begins with. ``earlier`` is the run directory where this launch has made it before."""
+    given = earlier or settings.output_dir or (HydraConfig.get().runtime.output_dir if swept else None)
+    directory = None if given is None else Path(given).expanduser().absolute()
+    return decide(settings.resume, settings.init_from, directory, launch.restarts > 0)
 
 
 def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirectory:
@@ -108,17 +146,41 @@ def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirector
 def _fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoReturn:
     """Report an error once for all ranks, and leave with its exit status. What is nobody's setting is a mistake of the
     program's: its traceback belongs to whoever reads this."""
+    if isinstance(error, StoppedError):
+        _leave_stopped(error, launch)
     mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException)
     status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
     if launch is not None and launch.world_size > 1 and not _speaks(error, launch):
         time.sleep(GRACE_SECONDS)
         os._exit(status)
-    print(f"error: {sentence(error)}", file=sys.stderr)
+    print(f"error: {_culprit(error, launch)}{sentence(error)}", file=sys.stderr)
     if show_traceback or not mendable:
         traceback.print_exception(error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _culprit(error: Exception, launch: Launch | None) -> str:
+    """Where a rank gave up waiting: which rank it is that stands still, which need not be the one it waited for."""
+    if launch is None or not isinstance(error, PeerError):
+        return ""
+    try:
+        silent = silent_ranks(_beats(launch))
+    except RuntimeError:  # without the store nobody can be asked
+        return ""
+    if not silent:
+        return ""
+    names = " and ".join(f"rank {rank}" for rank in silent)
+    return f"{names} stopped answering (stopped, hung or killed); rank {launch.rank} noticed: "
+
+
+def _leave_stopped(error: StoppedError, launch: Launch | None) -> NoReturn:
+    """Every rank leaves at once, rank 0 says why."""
+    if launch is None or launch.rank == 0:
+        print(error, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(error.exit_status)
 
 
 def _speaks(error: Exception, launch: Launch) -> bool:

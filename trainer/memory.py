@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +62,15 @@ def _state_copies(make_optimizer: MakeOptimizer) -> float:
 def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[int]:
     """The bytes of activations that each block keeps between its forward and its backward."""
     meta = torch.device("meta")
-    packet = blank_packet(network, batch_size, meta)
-    x, kept = packet["x"], []
+    packet, kept = blank_packet(network, batch_size, meta), []
     for units in network.split(cuts):
         body = nn.Sequential(*copy.deepcopy(list(units.values()))).to(meta)
         classifier = network.classifier(list(units)[-1], cuts).to(meta)
-        work = count(nn.ModuleList([body, classifier]), lambda: classifier.judge(body(x), packet).loss)  # noqa: B023
+        work = count(
+            nn.ModuleList([body, classifier]),
+            lambda: classifier.judge(body(packet["x"]), packet).loss,  # noqa: B023
+        )
         kept.append(work.kept_bytes)
         with torch.no_grad():
-            x = body(x)
+            packet = replace(packet, fields={**packet.fields, "x": body(packet["x"])})
     return kept

@@ -24,15 +24,18 @@ class Meter:
     synchronisation."""
 
     def __init__(self, device: torch.device) -> None:
-        self._window = torch.zeros(3, dtype=torch.float64, device=device)
-        self._pass = torch.zeros_like(self._window)
+        self.sums = torch.zeros(2, 3, dtype=torch.float64, device=device)
+        """Loss, right answers and samples, of the window and of the pass before it; what a checkpoint keeps."""
+        self._window, self._pass = self.sums
 
-    def add(self, judged: Judged, label: Tensor) -> None:
-        """Count a batch: its mean loss, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``."""
+    def add(self, judged: Judged, label: Tensor, good: Tensor | None = None) -> None:
+        """Count a batch: its mean loss, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``. A batch
+        for which ``good``, a boolean scalar, is False does not count."""
         count = len(judged.logits)
         loss = judged.loss.detach().double() * count
         right = correct(judged.logits.detach(), label[:count])
-        self._window += torch.stack((loss, right, torch.full_like(right, count)))
+        sums = torch.stack((loss, right, torch.full_like(right, count)))
+        self._window += sums if good is None else torch.where(good, sums, 0.0)
 
     def take_window(self) -> Totals:
         """What was summed since the last call."""

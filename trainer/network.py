@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
-from trainer.local_losses.base import LocalClassifier, LocalLoss, ModelOutput, NoLocalLoss, Site
+from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss, ModelOutput, NoLocalLoss, Site
 from trainer.seeds import seeded
 from trainer.units import Units, units_of
 
@@ -56,8 +56,16 @@ class Network:
         initial weights depend on the seed and its place, not on the partition."""
         if cut not in cuts:
             return ModelOutput()
+        index = list(cuts).index(cut)
         site = Site(
-            cut, list(cuts).index(cut), len(cuts), self.features[cut], self.spec.num_classes, self.spec.image_shape
+            cut,
+            index,
+            len(cuts),
+            self.features[cut],
+            self.spec.num_classes,
+            self.spec.image_shape,
+            self.features[cuts[index - 1]] if index else self.spec.image_shape,
+            self._after(cut),
         )
         with seeded(self.seed, "local_classifier", cut):
             return self.local_loss.classifier(site)
@@ -65,6 +73,14 @@ class Network:
     def end_to_end(self) -> "Network":
         """The same without local classifiers, for training by the loss at its end alone."""
         return dataclasses.replace(self, local_loss=NoLocalLoss())
+
+    def _after(self, cut: str) -> tuple[LaterUnit, ...]:
+        """The units behind a cut."""
+        names = self.names[self.names.index(cut) :]
+        return tuple(
+            LaterUnit(name, self.units[name], self.features[before], self.features[name])
+            for before, name in zip(names, names[1:], strict=False)
+        )
 
     def split(self, cuts: Sequence[str]) -> list[Units]:
         """The units of each block."""
@@ -85,7 +101,7 @@ def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tupl
         for name, unit in units.items():
             try:
                 x = copy.deepcopy(unit).to("meta").eval()(x)
-            except (RuntimeError, ValueError, TypeError) as error:
+            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise SettingError(
                     f"unit {name} of the model can't take input of shape {tuple(x.shape)}: {reason}"

@@ -27,7 +27,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Phase:
-    """One pass over a split: the training steps ``first`` to ``last`` of an epoch, or the test that follows."""
+    """One pass over a split: the training steps ``first`` to ``last`` of an epoch (none where a resumed run has done
+    them all), or the test that follows."""
 
     kind: Kind
     epoch: int
@@ -81,6 +82,11 @@ class Plan:
             self.last_step = self.early_end = last_step
             self.evaluate = evaluate
 
+    @property
+    def stopped(self) -> bool:
+        """Whether an early end has been decided."""
+        return self.early_end != OPEN_END
+
     def tests_after(self, step: int) -> bool:
         """Whether a test follows step ``step``, which ends an epoch or the run."""
         if step == self.last_step:
@@ -89,13 +95,17 @@ class Plan:
 
     def phases(self) -> Iterator[Phase]:
         """The passes from here to the end, decided as they come so that an early end counts."""
-        step = self.done
-        while step < self.last_step:
-            epoch = step // self.steps_per_epoch + 1
+        # A checkpoint is made before the test that follows its step, so the first epoch is that of the last step done,
+        # even if only its test is left.
+        step, epoch = self.done, max(1, -(-self.done // self.steps_per_epoch))
+        while True:
             yield Phase(Kind.TRAIN, epoch, step + 1, epoch * self.steps_per_epoch)
             step = min(epoch * self.steps_per_epoch, self.last_step)
             if self.tests_after(step):
                 yield Phase(Kind.TEST, epoch, 1, self.test_batches)
+            if step == self.last_step:
+                return
+            epoch += 1
 
     def tags(self, phase: Phase) -> Iterator[Tag]:
         """The packets of one pass."""

@@ -1,7 +1,7 @@
 """One run, from its settings to its files: everything is agreed on, built, trained and written here."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,26 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.assemble import augmentations, data_spec, load_images, make_network
+from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
+from trainer.checkpoint.collector import Collector, RunIdentity
+from trainer.checkpoint.keeper import Keeper, NoKeeper, Rhythm, Watcher
+from trainer.checkpoint.start import Fresh, Start
+from trainer.checkpoint.state import Trained
 from trainer.clock import Clock
-from trainer.data.images import DataSpec, Images
+from trainer.data.images import DataSpec, Pictures
 from trainer.engines.base import Engine, Job
-from trainer.errors import SettingError
+from trainer.errors import SettingError, StoppedError
+from trainer.files import write_text, write_whole
 from trainer.memory import memory_table
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan, Share
 from trainer.rank import Rank
 from trainer.reporting.background import Background
-from trainer.reporting.board import Board, summarise
-from trainer.reporting.console import Console, partition_table
-from trainer.reporting.journal import Journal
+from trainer.reporting.board import Board, Taker, summarise
+from trainer.reporting.console import Console, partition_table, summary_lines
+from trainer.reporting.journal import Journal, last_summary
 from trainer.reporting.measure import LEFT_OUT_STEPS
-from trainer.reporting.records import Listener, RunFacts
+from trainer.reporting.records import Listener, Record, RunFacts, Tracker
 from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
-from trainer.rundir import RunDirectory, write_text
+from trainer.rundir import RunDirectory
 from trainer.settings import build
+from trainer.stop import StopRequest, signals_stop
+from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
 """The resolved configuration as plain values."""
@@ -40,22 +47,31 @@ PARTITION_KEYS = ("points", "blocks")
 class Run:
     """A run on one rank, after everything that can be wrong has been checked and before anything is written."""
 
-    def __init__(self, config: Config, rank: Rank) -> None:
-        """Agree with the other ranks on data and partition, and build what they are made of. Raises ``TrainerError``
-        for all that a person can mend."""
+    def __init__(self, config: Config, rank: Rank, start: Start | None = None) -> None:
+        """Agree with the other ranks on data and partition, and build what they are made of; ``start`` is the state
+        that the run begins with. Raises ``TrainerError`` for all that a person can mend."""
+        self.start = start = start or Fresh()
         self.engine: Engine = build("engine", config["engine"], offer={"batch_size": config["batch_size"]})
         blocks = self.engine.blocks(rank.world_size)
         rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
         self.config, self.rank = config, rank
+        if not self.engine.keeps(rank.world_size):
+            self._check_unkept(start)
         self._schedule = build("scheduler", config["scheduler"])
         self._augment = augmentations(config["dataset"])
-        self._tracker: Listener = build("tracker", config["tracker"])
+        self._mix = label_mixes(config["dataset"])
+        self._update_options = UpdateOptions(**config["update"])
+        if config["on_nan"] == "skip" and (self._update_options.accumulate > 1 or self._update_options.average):
+            raise SettingError("on_nan=skip goes with neither update.accumulate nor update.average; use on_nan=stop")
+        self._tracker: Tracker = build("tracker", config["tracker"])
+        self._tracker.go_on(start.tracker)
         self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
-        self._images: Images | None = load_images(config["dataset"]) if rank.rank == 0 else None
+        self._images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
         if self._images is None and rank.first == rank.rank:
             self._images = load_images(config["dataset"])  # not before rank 0 has it, in case it is downloaded
+        start.check(config, self.spec.to_json())
         self.network = make_network(config, self.spec)
         if self.engine.end_to_end:
             self.network = self.network.end_to_end()
@@ -69,10 +85,24 @@ class Run:
             config["epochs"],
             config["max_steps"],
             config["eval"]["every_epochs"],
+            start.done,
             share=Share(rank.replica, rank.replicas),
         )
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def _check_unkept(self, start: Start) -> None:
+        """What only a run that keeps checkpoints can do. Raises ``SettingError``."""
+        engine = self.config["engine"]["_target_"].rpartition(".")[2]
+        if start.done:
+            raise SettingError(
+                f"engine {engine} on {self.rank.world_size} ranks can't go on from a checkpoint; give a new "
+                f"output_dir, or go on with engine=ppll or engine=sequential"
+            )
+        if self.config["on_nan"] == "skip":
+            raise SettingError(
+                f"on_nan=skip does not go with engine {engine} on {self.rank.world_size} ranks; use on_nan=stop"
+            )
+
+    def _make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
         return optimizer
 
@@ -98,7 +128,12 @@ class Run:
                 )
             chosen = Chosen(cuts, strategy.costs(network, batch_size, device), "explicit cut points")
         else:
-            chosen = strategy.choose(network, default_blocks if blocks is None else blocks, batch_size, device)
+            wanted = default_blocks if blocks is None else blocks
+            kept = self.start.cut_points(self.config["partition"], wanted)
+            if kept is not None:
+                chosen = Chosen(kept, strategy.costs(network, batch_size, device), "as in the checkpoint")
+            else:
+                chosen = strategy.choose(network, wanted, batch_size, device)
         ranks = self.rank.world_size // self.rank.replicas
         return Partition.of(network, chosen, lambda seconds: self.engine.place(seconds, ranks))
 
@@ -108,10 +143,18 @@ class Run:
         threads = f"{rank.threads} thread{'s' if rank.threads > 1 else ''} a process"
         device = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else f"CPU, {threads}"
         shape = "x".join(str(size) for size in spec.image_shape)
+        tested = "validation" if self.config["dataset"].get("validation") else "test"
         return [
             f"{self.engine.describe(rank, self.partition)}; {device}",
-            f"{spec.train_size:,} training and {spec.test_size:,} test images of {shape}, {spec.num_classes} classes",
+            f"{spec.train_size:,} training and {spec.test_size:,} {tested} images of {shape}, "
+            f"{spec.num_classes} classes",
             f"{len(self.partition.blocks)} blocks, {self.partition.how}",
+            *self.start.describe(),
+            *(
+                []
+                if self.engine.keeps(rank.world_size)
+                else ["no checkpoints: this engine keeps none on several ranks"]
+            ),
         ]
 
     def facts(self, directory: Path) -> RunFacts:
@@ -143,35 +186,69 @@ class Run:
         )  # fmt: skip
         print("\n".join(lines))
 
+    def finished(self, directory: RunDirectory) -> Record | None:
+        """The summary of a run that has nothing left to do, where ``directory`` has one."""
+        last = self.plan.last_step
+        if self.start.done < last or not directory.model.is_file():
+            return None
+        summary = last_summary(directory.metrics)
+        return summary if summary is not None and summary["steps"] == last else None
+
+    def show(self, summary: Record, directory: RunDirectory) -> None:
+        """Print the result of a run that ended before."""
+        print("\n".join(["this run has ended", *summary_lines(summary, self.facts(directory.path))]))
+
     def train(self, directory: RunDirectory, config_text: str) -> float:
-        """Train, and leave everything in ``directory``; the test accuracy on rank 0, 0.0 elsewhere."""
-        reporter = Reporter(self.rank.control)
+        """Train, and leave everything in ``directory``; the test accuracy on rank 0, 0.0 elsewhere. Raises
+        ``StoppedError`` where a signal ended the run early."""
+        rank, stop = self.rank, StopRequest()
+        reporter = Reporter(rank.control)
+        rhythm = Rhythm(self.config["checkpoint"]["every_steps"], self.config["checkpoint"]["every_epochs"])
+
+        def keeper(blocks: Sequence[Trained]) -> Watcher:
+            if not self.engine.keeps(rank.world_size):
+                return NoKeeper()
+            return Keeper(blocks, self.plan, rhythm, directory.checkpoints, rank.rank, reporter, stop)
+
         job = Job(
             self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
             self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
-            self.config["log"]["every_steps"], self.config["compile"], )  # fmt: skip
-        if self.rank.rank == 0:
+            self.config["log"]["every_steps"], self._update_options, self._mix, self.start,
+            self.config["on_nan"] == "skip", keeper, self.config["compile"], )  # fmt: skip
+        if rank.rank == 0:
             console = Console(directory.console)
             with forwarded_warnings(console.warning):
-                return self._train_and_write(job, directory, config_text, console)
+                return self._train_and_write(job, directory, config_text, console, stop)
         with forwarded_warnings(reporter.warn):
-            state = self.engine.train(job)
+            state = self._do_plan(job, stop)
             reporter.close()
-            self.rank.control.gather(_on_cpu(state))
+            self._end_where_stopped(stop)
+            rank.control.gather(_on_cpu(state))
             return 0.0
 
-    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
+    def _train_and_write(
+        self, job: Job, directory: RunDirectory, config_text: str, console: Console, stop: StopRequest
+    ) -> float:
         """What rank 0 does."""
         write_text(directory.config, config_text)
         directory.write_json(directory.partition, self.partition.to_json())
         facts = self.facts(directory.path)
         listeners: list[Listener] = [console, Journal(directory.metrics), Background(self._tracker)]
-        board = Board(self.rank.control, listeners, facts)
+        identity = RunIdentity(dict(self.config), self.spec.to_json(), self.partition.to_json())
+        collector = Collector(
+            directory.checkpoints, self.rank.world_size, self.config["checkpoint"]["keep"], identity,
+            self._tracker.identity,
+        )  # fmt: skip
+        takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": stop.take}
+        board = Board(self.rank.control, listeners, facts, self.start.epochs, takers)
         try:
-            state = self.engine.train(job)
+            for note in self.start.notes(self.partition.cut_points):
+                job.reporter.warn(note)
+            state = self._do_plan(job, stop)
             job.reporter.close()
-            parts = self.rank.control.gather(_on_cpu(state))
             epochs = board.finish()
+            self._end_where_stopped(stop)
+            parts = self.rank.control.gather(_on_cpu(state))
             assert parts is not None
             save_model(directory, parts, {"data": self.spec.to_json(), "cut_points": self.partition.cut_points})
             left_out = min(LEFT_OUT_STEPS, self.plan.last_step)
@@ -181,16 +258,35 @@ class Run:
         finally:
             board.close()
 
+    def _do_plan(self, job: Job, stop: StopRequest) -> dict[str, Tensor]:
+        """All steps and tests, or those until a signal asks for an end."""
+        if not self.engine.keeps(self.rank.world_size):
+            return self.engine.train(job)
+        launched = self.rank.launch.by_torchrun
+        with signals_stop(stop, job.reporter, self.rank.rank == 0, launched, lambda: self.plan.stopped):
+            return self.engine.train(job)
+
+    def _end_where_stopped(self, stop: StopRequest) -> None:
+        if self.plan.stopped:
+            # Rank 0 gets here with the manifest written. No rank leaves before: the launcher would then end rank 0.
+            self.rank.control.agree("stopped", lambda: True)
+            raise StoppedError.after(self.plan.last_step, stop.signal)
+
 
 def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
     """Write the whole model, put together from what each rank has, to ``model.safetensors``; ``facts`` are what is
     needed beside config.yaml to build it again."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    aside = directory.model.with_name(directory.model.name + ".tmp")
     tensors = {name: tensor for part in parts for name, tensor in part.items()}
-    save_file(tensors, aside, metadata={"format": "pt", "run": json.dumps(facts)})
-    aside.replace(directory.model)
+    content = save(tensors, metadata={"format": "pt", "run": json.dumps(facts)})
+    try:
+        write_whole(directory.model, content)
+    except OSError as error:
+        raise SettingError(
+            f"output_dir={directory.path}: model.safetensors could not be written: {error.strerror}; mend that and "
+            f"start the run again, it goes on from its last checkpoint"
+        ) from error
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,21 +16,64 @@ class Schedule(Protocol):
 
 
 class Cosine:
-    """Half a cosine from the base rate to zero, behind a linear warm-up."""
+    """Half a cosine from the base rate to zero, behind a linear warm-up (Loshchilov & Hutter, arXiv 1608.03983).
 
-    def __init__(self, warmup_epochs: float = 0.0, warmup_start: float = 0.01) -> None:
+    With ``by_epoch`` the rate changes between epochs only, by the formula of InfoPro's code (arXiv 2101.10832): in
+    epoch e of E, counted from 1, ``(1 + cos(pi e / E)) / 2``, in the W epochs of the warm-up times ``(e - 1) / W`` plus
+    ``warmup_start (W + 1 - e) / W``. The rate of the very last epoch is then 0.
+    """
+
+    def __init__(self, warmup_epochs: float = 0.0, warmup_start: float = 0.01, by_epoch: bool = False) -> None:
         """The warm-up takes ``warmup_epochs`` epochs and begins at ``warmup_start`` times the base rate."""
         if warmup_epochs < 0:
             raise SettingError(f"scheduler.warmup_epochs={warmup_epochs} can't be negative")
-        self.warmup_epochs, self.warmup_start = warmup_epochs, warmup_start
+        self.warmup_epochs, self.warmup_start, self.by_epoch = warmup_epochs, warmup_start, by_epoch
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """The factor after ``epoch`` of ``epochs`` epochs."""
-        decayed = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if self.by_epoch:
+            epoch = math.floor(epoch)
+        decayed = 0.5 * (1 + math.cos(math.pi * (epoch + self.by_epoch) / epochs))
         if epoch >= self.warmup_epochs:
             return decayed
         ramp = epoch / self.warmup_epochs
         return decayed * ramp + self.warmup_start * (1 - ramp)
+
+
+class Step:
+    """The base rate, multiplied by a factor at each of some milestones."""
+
+    def __init__(self, milestones: list[float] | None = None, factor: float = 0.1) -> None:
+        """``milestones`` are in epochs; by default half and three quarters of the run."""
+        if milestones is not None and (not milestones or sorted(milestones) != milestones or min(milestones) <= 0):
+            raise SettingError(f"scheduler.milestones={milestones} must be rising numbers of epochs above 0, or null")
+        if not 0 < factor < 1:
+            raise SettingError(f"scheduler.factor={factor} must lie between 0 and 1")
+        self.milestones, self.factor = milestones, factor
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """The factor after ``epoch`` of ``epochs`` epochs."""
+        milestones = self.milestones or [epochs / 2, epochs * 3 / 4]
+        return self.factor ** sum(epoch >= milestone for milestone in milestones)
+
+
+class OneCycle:
+    """Half a cosine up to the base rate, and half a cosine down to nearly nothing (Smith & Topin, arXiv 1708.07120, in
+    the form of torch's ``OneCycleLR``)."""
+
+    def __init__(self, rise: float = 0.3, start: float = 0.04, end: float = 4e-6) -> None:
+        """The way up is ``rise`` of the run; it begins at ``start`` and ends, after the way down, at ``end``, both
+        times the base rate."""
+        if not 0 < rise < 1:
+            raise SettingError(f"scheduler.rise={rise} must lie between 0 and 1")
+        self.rise, self.start, self.end = rise, start, end
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """The factor after ``epoch`` of ``epochs`` epochs."""
+        done = epoch / epochs
+        if done < self.rise:
+            return _cosine_between(self.start, 1.0, done / self.rise)
+        return _cosine_between(1.0, self.end, (done - self.rise) / (1 - self.rise))
 
 
 class Constant:
@@ -39,3 +82,8 @@ class Constant:
     def __call__(self, epoch: float, epochs: int) -> float:
         """Always 1."""
         return 1.0
+
+
+def _cosine_between(begin: float, end: float, share: float) -> float:
+    """From ``begin`` to ``end`` along half a cosine."""
+    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * share))

@@ -11,6 +11,8 @@ from trainer.errors import SettingError
 
 PRECISIONS = ("fp32", "bf16")
 
+ON_NAN = ("stop", "skip")
+
 
 @dataclass
 class LogSettings:
@@ -24,6 +26,25 @@ class EvalSettings:
     """How often the test set is evaluated; after the last epoch in any case."""
 
     every_epochs: int = 1
+
+
+@dataclass
+class UpdateSettings:
+    """What an update does beyond the optimizer's step; see ``trainer.update.UpdateOptions``."""
+
+    clip_norm: float | None = None
+    accumulate: int = 1
+    decay_norms_and_biases: bool = True
+    average: float | None = None
+
+
+@dataclass
+class CheckpointSettings:
+    """How often the state of training is kept, beside the end of the run, and how many whole ones stay."""
+
+    every_steps: int | None = None
+    every_epochs: int | None = 1
+    keep: int = 2
 
 
 @dataclass
@@ -50,6 +71,12 @@ class Settings:
     timeout_seconds: float = 600.0
     output_dir: str | None = None
     dry_run: bool = False
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    resume: str = "auto"
+    resume_strict: bool = True
+    init_from: str | None = None
+    on_nan: str = "stop"
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
 
@@ -61,11 +88,13 @@ def check(settings: Settings) -> None:
         "batch_size": settings.batch_size,
         "log.every_steps": settings.log.every_steps,
         "eval.every_epochs": settings.eval.every_epochs,
+        "checkpoint.keep": settings.checkpoint.keep,
+        "checkpoint.every_steps": settings.checkpoint.every_steps,
+        "checkpoint.every_epochs": settings.checkpoint.every_epochs,
+        "max_steps": settings.max_steps,
     }
-    if settings.max_steps is not None:
-        least["max_steps"] = settings.max_steps
     for name, value in least.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise SettingError(f"{name}={value} must be at least 1")
     if not 0 <= settings.seed < 2**63:
         raise SettingError(f"seed={settings.seed} must be a whole number from 0 to 2^63 - 1")
@@ -73,6 +102,8 @@ def check(settings: Settings) -> None:
         raise SettingError(f"timeout_seconds={settings.timeout_seconds} must be above 0")
     if settings.precision not in PRECISIONS:
         raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(PRECISIONS)}")
+    if settings.on_nan not in ON_NAN:
+        raise SettingError(f"on_nan={settings.on_nan} is unknown; it is {' or '.join(ON_NAN)}")
     threads = settings.threads
     if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise SettingError(f"threads={threads} must be auto or a whole number of at least 1")
@@ -116,7 +147,7 @@ def build(
         raise SettingError(f"{group} does not fit {node['_target_']}: {error}") from error
     try:
         return target(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise SettingError(f"{group}: {node['_target_']} refuses these settings: {error}") from error
 
 

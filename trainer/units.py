@@ -2,7 +2,8 @@
 
 A model is an ``nn.Sequential``. Nested plain ``nn.Sequential``s are opened up, so a model written in the usual way,
 ``Sequential(stem, layer1=Sequential(block, block), head)``, has the units ``stem``, ``layer1.0``, ``layer1.1`` and
-``head``, and a unit's name is the prefix of its parameters' names. A subclass of ``nn.Sequential`` is one unit.
+``head``, and a unit's name is the prefix of its parameters' names. A subclass of ``nn.Sequential`` is one unit. Where
+parameters shall go by another prefix, a unit says so in an attribute ``parameter_prefix``.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,11 +54,35 @@ def placed(module: M, device: torch.device) -> M:
     return module.to(device).to(memory_format=torch.channels_last)
 
 
+def nested(units: Units) -> nn.Sequential:
+    """The model whose units these are: the inverse of ``units_of``. Dots in names become nested ``nn.Sequential``s."""
+    model = nn.Sequential()
+    for name, unit in units.items():
+        *path, last = name.split(".")
+        parent = model
+        for part in path:
+            if part not in parent._modules:
+                parent.add_module(part, nn.Sequential())
+            parent = parent.get_submodule(part)  # type: ignore[assignment]
+        parent.add_module(last, unit)
+    return model
+
+
 def named_state(units: Units) -> dict[str, Tensor]:
     """Parameters and buffers of ``units`` under the names they have in the whole model."""
-    return {f"{unit}.{name}": value for unit, module in units.items() for name, value in module.state_dict().items()}
+    return {
+        _named(unit, module, key): value for unit, module in units.items() for key, value in module.state_dict().items()
+    }
 
 
 def named_parameters(units: Units) -> dict[str, nn.Parameter]:
     """Parameters of ``units`` under the names they have in the whole model."""
-    return {f"{unit}.{name}": value for unit, module in units.items() for name, value in module.named_parameters()}
+    return {
+        _named(unit, module, key): value for unit, module in units.items() for key, value in module.named_parameters()
+    }
+
+
+def _named(unit: str, module: nn.Module, name: str) -> str:
+    """The name that a parameter of a unit has in the whole model."""
+    prefix = getattr(module, "parameter_prefix", unit)
+    return f"{prefix}.{name}" if prefix else name

@@ -1,13 +1,47 @@
 """A block's own optimizer and learning-rate schedule."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainer.errors import SettingError
 from trainer.schedules import Schedule
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
+"""Makes an optimizer of parameters, or of parameter groups as torch's optimizers take them."""
+
+AVERAGE = "average"
+"""Name of the moving average in the optimizer's state of a parameter, so that a checkpoint holds it."""
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """What an update does beyond the optimizer's step.
+
+    Attributes:
+        clip_norm: the norm that the gradient of a block is scaled down to where it is larger; None for never.
+        accumulate: the optimizer steps once in so many training steps, on their mean gradient.
+        decay_norms_and_biases: whether weight decay also holds for vectors: biases and the weights of norms.
+        average: the share of the old in an exponential moving average of the weights, which is then what is tested and
+            saved; running statistics of batch norm are not averaged. None for no average.
+    """
+
+    clip_norm: float | None = None
+    accumulate: int = 1
+    decay_norms_and_biases: bool = True
+    average: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise SettingError(f"update.clip_norm={self.clip_norm} must be above 0, or null")
+        if self.accumulate < 1:
+            raise SettingError(f"update.accumulate={self.accumulate} must be at least 1")
+        if self.average is not None and not 0 < self.average < 1:
+            raise SettingError(f"update.average={self.average} must lie between 0 and 1, or be null")
 
 
 class Update:
@@ -15,15 +49,19 @@ class Update:
 
     def __init__(
         self,
-        parameters: dict[str, nn.Parameter],
+        parameters: Mapping[str, nn.Parameter],
         make_optimizer: MakeOptimizer,
         schedule: Schedule,
         epochs: int,
         steps_per_epoch: int,
+        options: UpdateOptions | None = None,
     ) -> None:
         """``parameters`` go by their names in the whole model; the schedule sees ``epochs`` of ``steps_per_epoch``."""
-        self.parameters = parameters
-        self.optimizer = make_optimizer(parameters.values())
+        self.options = options or UpdateOptions()
+        groups = parameter_groups(parameters, self.options.decay_norms_and_biases)
+        # In the order of the optimizer's groups, which is the order of its state.
+        self.parameters = {name: value for names in groups for name, value in names["params"].items()}
+        self.optimizer = make_optimizer([{**group, "params": list(group["params"].values())} for group in groups])
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
 
@@ -35,16 +73,84 @@ class Update:
     def step(self, loss: Tensor, step: int) -> None:
         """Do step number ``step`` (from 1) of the run for a scalar ``loss``."""
         self.begin(step)
-        loss.backward()
-        self.apply()
+        every = self.options.accumulate
+        (loss / every if every > 1 else loss).backward()
+        if step % every == 0:
+            self.apply()
 
     def begin(self, step: int) -> None:
-        """Set the learning rate of step number ``step`` (from 1) and forget the gradients of the step before."""
+        """Set the learning rate of step number ``step`` (from 1) and forget the gradients that have been applied."""
         factor = self._schedule((step - 1) / self._steps_per_epoch, self._epochs)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
-        self.optimizer.zero_grad()
+        if (step - 1) % self.options.accumulate == 0:
+            self.optimizer.zero_grad()
 
     def apply(self) -> None:
-        """Change the parameters by the gradients that have been summed since ``begin``."""
+        """Let the optimizer step with the gradients that have been summed since ``begin``."""
+        if self.options.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip_norm)
+        if self.options.average is None:
+            self.optimizer.step()
+            return
+        parameters = list(self.parameters.values())
+        # Adam and others lay out a parameter's state in its first step, and expect it to be empty before.
+        averages = [self.optimizer.state[p].pop(AVERAGE, None) for p in parameters]
+        averages = [p.detach().clone() if a is None else a for p, a in zip(parameters, averages, strict=True)]
         self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - self.options.average)
+        for parameter, average in zip(parameters, averages, strict=True):
+            self.optimizer.state[parameter][AVERAGE] = average
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of the last step."""
+        return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that the optimizer keeps, under ``optimizer.<parameter>.<state>``."""
+        return {name: value for name, value in self.whole_state().items() if isinstance(value, Tensor)}
+
+    def whole_state(self) -> dict[str, Any]:
+        """All that the optimizer keeps for its parameters, under the same names."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def pending(self) -> dict[str, Tensor]:
+        """The gradients that training steps have left for later ones, by parameter name: what a checkpoint must hold
+        beside the optimizer's state where ``accumulate`` is more than 1."""
+        if self.options.accumulate == 1:
+            return {}
+        return {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
+
+    def restore(self, pending: Mapping[str, Tensor]) -> None:
+        """Take over what ``pending`` gave."""
+        for name, gradient in pending.items():
+            self.parameters[name].grad = torch.empty_like(self.parameters[name]).copy_(gradient)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the parameters are their moving averages, where there are any."""
+        state = self.optimizer.state
+        averages = {p: state[p][AVERAGE] for p in self.parameters.values() if AVERAGE in state.get(p, {})}
+        trained = {parameter: parameter.data for parameter in averages}
+        for parameter, average in averages.items():
+            parameter.data = average
+        try:
+            yield
+        finally:
+            for parameter, data in trained.items():
+                parameter.data = data
+
+
+def parameter_groups(parameters: Mapping[str, nn.Parameter], decay_norms_and_biases: bool) -> list[dict[str, Any]]:
+    """The parameter groups of an optimizer, their ``params`` by name: one, or a second one of the vectors without
+    weight decay."""
+    if decay_norms_and_biases:
+        return [{"params": dict(parameters)}]
+    decayed = {name: value for name, value in parameters.items() if value.dim() > 1}
+    spared = {name: value for name, value in parameters.items() if value.dim() <= 1}
+    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]

@@ -10,7 +10,7 @@ from tests.conftest import SHARED_DATA
 from tests.distributed.conftest import TINY, Job, run
 from trainer.evaluate import evaluate
 
-FILES = {"config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
+FILES = {"checkpoints", "config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
 SMALL_NET = ("model.depth=8", "model.width=4")
 
 

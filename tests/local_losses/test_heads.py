@@ -16,7 +16,7 @@ FEATURES = [(8, 16, 16), (8, 3, 5), (12, 8), (8,)]
 
 
 def site(features: tuple[int, ...]) -> Site:
-    return Site("layer1.0", 0, 3, features, 10, (3, 32, 32))
+    return Site("layer1.0", 0, 3, features, 10, (3, 32, 32), (3, 32, 32), ())
 
 
 @pytest.mark.parametrize("loss", [Greedy(), DGL()])

@@ -139,3 +139,11 @@ def test_a_listener_that_fails_is_not_silent() -> None:
     board = Board(Control(store, 0, 1), [recorder], facts((0,)))
     with pytest.raises(ZeroDivisionError):
         board.finish()
+
+
+@pytest.mark.parametrize(("count", "images"), [(0, "test"), (5000, "validation")])
+def test_the_summary_says_which_images_it_was_tested_on(count: int, images: str) -> None:
+    _, (epoch,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
+    run = facts()
+    run.config["dataset"] = {"validation": count}
+    assert summarise([epoch], run, batch_size=8, left_out_steps=5)["tested_on"] == images

@@ -48,3 +48,50 @@ class HorizontalFlip:
         """uint8 ``(N, C, H, W)`` to the same shape."""
         flip = (torch.rand(len(images), generator=draw) < 0.5).to(images.device)
         return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
+class RandAugment:
+    """Some random distortions of each image (Cubuk et al., arXiv 1909.13719), torchvision's."""
+
+    def __init__(self, operations: int, magnitude: int = 9) -> None:
+        """So many ``operations`` an image, of ``magnitude`` 0 to 30."""
+        if operations < 1 or not 0 <= magnitude <= 30:
+            raise SettingError(
+                f"operations={operations}, magnitude={magnitude} of RandAugment must be at least 1, and 0 to 30"
+            )
+        from torchvision.transforms.v2 import RandAugment as Distortion
+
+        self._distort = Distortion(operations, magnitude)
+
+    def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
+        """uint8 ``(N, C, H, W)`` to the same shape."""
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.default_generator.set_state(draw.get_state())
+            return torch.stack([self._distort(image) for image in images])
+
+
+class RandomErasing:
+    """Noise in a random rectangle of some images (Zhong et al., arXiv 1708.04896)."""
+
+    def __init__(self, probability: float, area: tuple[float, float] = (0.02, 0.4), aspect: float = 0.3) -> None:
+        """``probability`` that an image is changed; the rectangle has a share of the image's ``area`` between the two
+        given, and sides whose ratio is between ``aspect`` and its inverse."""
+        if not 0 <= probability <= 1:
+            raise SettingError(f"dataset.random_erasing={probability} must lie between 0 and 1")
+        self._probability, self._area, self._aspect = probability, area, aspect
+
+    def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
+        """uint8 ``(N, C, H, W)`` to the same shape."""
+        n, channels, height, width = images.shape
+        erased = images.clone()
+        chosen, share, ratio, row, column = torch.rand(5, n, generator=draw)
+        low, high = self._area
+        share = low + (high - low) * share
+        ratio = self._aspect ** (2 * ratio - 1)
+        for index in (chosen < self._probability).nonzero().flatten().tolist():
+            h = min(height, max(1, round(float((share[index] * height * width * ratio[index]) ** 0.5))))
+            w = min(width, max(1, round(float((share[index] * height * width / ratio[index]) ** 0.5))))
+            top, left = int(row[index] * (height - h + 1)), int(column[index] * (width - w + 1))
+            noise = torch.randint(256, (channels, h, w), dtype=torch.uint8, generator=draw)
+            erased[index, :, top : top + h, left : left + w] = noise.to(images.device)
+        return erased

@@ -1,5 +1,6 @@
 """Images in memory: what every dataset gives, checked once for all of them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -7,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.clock import Clock
 from trainer.errors import SettingError
+from trainer.packet import Kind
+from trainer.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class DataSpec:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    soft_labels: bool = False
+    """Whether a label is a class probability for every class, ``(N, classes)``, or an index, ``(N,)``."""
 
     def to_json(self) -> dict[str, Any]:
         """For ``from_json``."""
@@ -64,12 +70,83 @@ class Normalizer:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """Which images make a batch: their places in the split for ``kind``, ``(N,)``, and in training a seed for draws
+    while they are read."""
+
+    kind: Kind
+    places: Tensor
+    draw: int = 0
+
+
+class Pictures(Protocol):
+    """What a dataset gives: the images of its two splits, wherever they lie."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+    def size(self, kind: Kind) -> int:
+        """How many images the split for ``kind`` has."""
+        ...
+
+    def spec(self, mean: list[float] | None, std: list[float] | None) -> DataSpec:
+        """The facts about these images, for every rank."""
+        ...
+
+    def resized(self, size: int | None) -> "Pictures":
+        """The same with every image ``size`` x ``size`` pixels; as they are where ``size`` is None."""
+        ...
+
+    def held_out(self, count: int) -> "Pictures":
+        """The same with the last ``count`` of the shuffled training images in the place of the test images."""
+        ...
+
+    def on(self, device: torch.device, clock: Clock | None = None) -> "Pictures":
+        """The same, ready to be read from ``device``; ``clock`` is told of every wait for an image."""
+        ...
+
+    def batches(self, picks: Iterable[Pick]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``, of each pick. May read ``picks`` far ahead."""
+        ...
+
+
+@dataclass(frozen=True)
 class Images:
     """A dataset in memory."""
 
     train: Split
     test: Split
     num_classes: int
+
+    def split(self, kind: Kind) -> Split:
+        """The images for training, or for a test."""
+        return self.train if kind is Kind.TRAIN else self.test
+
+    def size(self, kind: Kind) -> int:
+        """How many images the split for ``kind`` has."""
+        return len(self.split(kind))
+
+    def held_out(self, count: int) -> "Images":
+        """With ``count`` of the training images in the place of the test images, the same ones in every run."""
+        train, held_out = split_off(len(self.train), count)
+        return Images(
+            Split(self.train.images[train], self.train.labels[train]),
+            Split(self.train.images[held_out], self.train.labels[held_out]),
+            self.num_classes,
+        )
+
+    def on(self, device: torch.device, clock: Clock | None = None) -> "Images":
+        """The same on a device."""
+        return Images(self.train.to(device), self.test.to(device), self.num_classes)
+
+    def batches(self, picks: Iterable[Pick]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``, of each pick."""
+        for pick in picks:
+            split = self.split(pick.kind)
+            places = pick.places.to(split.labels.device)
+            yield split.images[places], split.labels[places]
 
     def resized(self, size: int | None) -> "Images":
         """With every image ``size`` x ``size`` pixels (bilinear, antialiased); as they are where ``size`` is None."""
@@ -80,11 +157,7 @@ class Images:
         given, and those of the training images where they are not."""
         shape = self.train.images.shape[1:]
         channels = shape[0]
-        for name, values in (("dataset.mean", mean), ("dataset.std", std)):
-            if values is not None and len(values) != channels:
-                raise SettingError(f"{name}={values} has {len(values)} values; the images have {channels} channels")
-        if std is not None and min(std) <= 0:
-            raise SettingError(f"dataset.std={std} must be above 0")
+        check_normalization(mean, std, channels)
         by_channel = self.train.images.transpose(0, 1)
         counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in by_channel]).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
@@ -104,9 +177,27 @@ class Images:
 class Dataset(Protocol):
     """What a dataset's class offers; its constructor takes the settings of its yaml."""
 
-    def load(self) -> Images:
+    def load(self) -> Pictures:
         """Read the images. Raises ``SettingError`` with what is wrong and what would be right."""
         ...
+
+
+def check_normalization(mean: list[float] | None, std: list[float] | None, channels: int) -> None:
+    """Raise ``SettingError`` for a mean or standard deviation that images of so many channels can't have."""
+    for name, values in (("dataset.mean", mean), ("dataset.std", std)):
+        if values is not None and len(values) != channels:
+            raise SettingError(f"{name}={values} has {len(values)} values; the images have {channels} channels")
+    if std is not None and min(std) <= 0:
+        raise SettingError(f"dataset.std={std} must be above 0")
+
+
+def split_off(size: int, count: int) -> tuple[Tensor, Tensor]:
+    """The places of the images that stay for training and of the ``count`` held out of them, the same in every run.
+    Raises ``SettingError`` where nothing would be left."""
+    if not 0 < count < size:
+        raise SettingError(f"dataset.validation={count} must lie between 0 and {size}, the number of training images")
+    order = torch.randperm(size, generator=generator(0, "validation"))
+    return order[:-count].sort().values, order[-count:].sort().values
 
 
 def checked(train: Split, test: Split, num_classes: int | None, origin: str) -> Images:

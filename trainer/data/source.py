@@ -1,59 +1,74 @@
 """The source of the first block: mini-batches of images, in an order and with an augmentation that depend on the seed
 and the step alone."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.clock import Clock
 from trainer.data.augment import Augmentation
-from trainer.data.images import DataSpec, Images, Normalizer, Split
+from trainer.data.images import DataSpec, Normalizer, Pick, Pictures
+from trainer.data.mix import Mix
 from trainer.packet import Field, Kind, Packet, Tag
 from trainer.plan import Plan
-from trainer.seeds import generator
+from trainer.seeds import derive, generator
 
 
 def data_fields(spec: DataSpec, batch_size: int) -> dict[str, Field]:
-    """The fields that a dataset offers: ``x``, the normalised images; ``label``; ``image``, the same images as
-    uint8."""
+    """The fields that a dataset offers: ``x``, the normalized images; ``label``, class indices or, where labels are
+    soft, probabilities; ``image``, the same images as uint8."""
     images = (batch_size, *spec.image_shape)
+    soft = Field("label", (batch_size, spec.num_classes), torch.float32)
     return {
         "x": Field("x", images, torch.float32),
-        "label": Field("label", (batch_size,), torch.int64),
+        "label": soft if spec.soft_labels else Field("label", (batch_size,), torch.int64),
         "image": Field("image", images, torch.uint8),
     }
 
 
 class ImageSource:
-    """Packets of images that lie on the device."""
+    """Packets of images, made ready on the device."""
 
     def __init__(
         self,
-        images: Images,
+        images: Pictures,
         spec: DataSpec,
         augment: Sequence[Augmentation],
         plan: Plan,
         seed: int,
         device: torch.device,
+        mix: Sequence[Mix] = (),
+        clock: Clock | None = None,
     ) -> None:
-        """Moves the images to ``device``."""
-        self._splits = {Kind.TRAIN: images.train.to(device), Kind.TEST: images.test.to(device)}
-        self._augment, self._plan, self._seed = augment, plan, seed
+        """Moves images in memory to ``device``. ``clock`` is told of every wait for images that are read meanwhile."""
+        self._images = images.on(device, clock)
+        self._augment, self._mix, self._plan, self._seed = augment, mix, plan, seed
+        self._spec, self._device = spec, device
         self._normalize = Normalizer(spec, device)
         self._order = (0, torch.empty(0))
 
     def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
         """One packet for each tag."""
-        for tag in tags:
-            yield self._packet(tag)
+        tags, ahead = itertools.tee(tags)
+        batches = self._images.batches(self._picked(tag) for tag in ahead)
+        # The batches come first: a tag is decided when it is read, and reading ahead is the images' affair.
+        for (images, labels), tag in zip(batches, tags, strict=True):
+            if tag.kind is Kind.TRAIN and tag.step > self._plan.last_step:
+                return  # read ahead before an early end was decided
+            yield self._packet(tag, images, labels)
 
-    def _packet(self, tag: Tag) -> Packet:
-        split = self._splits[tag.kind]
-        picked = self._picked(tag, split)
-        images, labels = split.images[picked], split.labels[picked]
+    def _packet(self, tag: Tag, images: Tensor, labels: Tensor) -> Packet:
+        images, labels = images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+        if self._spec.soft_labels:
+            labels = F.one_hot(labels, self._spec.num_classes).float()
         if tag.kind is Kind.TRAIN:
             for number, augmentation in enumerate(self._augment):
                 images = augmentation(images, generator(self._seed, "augment", number, tag.step))
+            for number, mix in enumerate(self._mix):
+                images, labels = mix(images, labels, generator(self._seed, "mix", number, tag.step))
             # Augmented whole, then shared out: what an image meets does not depend on the number of replicas.
             mine = self._plan.share.of(self._plan.whole_batch_size)
             images, labels = images[mine], labels[mine]
@@ -61,15 +76,16 @@ class ImageSource:
         fields = {"x": self._normalize(images), "label": labels, "image": images}
         return Packet(tag, fields, self._plan.early_end, self._plan.evaluate)
 
-    def _picked(self, tag: Tag, split: Split) -> Tensor:
+    def _picked(self, tag: Tag) -> Pick:
         """Which images a batch is made of: of the whole one in training, of this replica's in a test, where a short one
         is filled up with the split's first images."""
+        split = self._images.size(tag.kind)
         if tag.kind is Kind.TEST:
             begin = self._plan.tested.start + (tag.step - 1) * self._plan.batch_size
-            return torch.arange(begin, begin + self._plan.batch_size, device=split.labels.device) % len(split)
+            return Pick(tag.kind, torch.arange(begin, begin + self._plan.batch_size) % split)
         size = self._plan.whole_batch_size
         epoch, position = divmod(tag.step - 1, self._plan.steps_per_epoch)
         if self._order[0] != epoch + 1:
-            order = torch.randperm(len(split), generator=generator(self._seed, "order", epoch + 1))
-            self._order = (epoch + 1, order.to(split.labels.device))
-        return self._order[1][position * size : (position + 1) * size]
+            self._order = (epoch + 1, torch.randperm(split, generator=generator(self._seed, "order", epoch + 1)))
+        places = self._order[1][position * size : (position + 1) * size]
+        return Pick(tag.kind, places, derive(self._seed, "read", epoch + 1))

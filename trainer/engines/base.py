@@ -1,32 +1,37 @@
 """What an engine is given, and what it gives back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from trainer.checkpoint.keeper import Watcher
+from trainer.checkpoint.start import Start
+from trainer.checkpoint.state import Trained
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
-from trainer.data.images import Images
+from trainer.data.images import Pictures
+from trainer.data.mix import Mix
 from trainer.network import Network
 from trainer.partition.partition import Partition
 from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.reporting.reporter import Reporter
 from trainer.schedules import Schedule
-from trainer.update import MakeOptimizer
+from trainer.update import MakeOptimizer, UpdateOptions
 
 
 @dataclass
 class Job:
-    """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model."""
+    """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model;
+    ``start`` gives blocks the state that the run begins with; ``keeper`` makes what is called between two steps."""
 
     rank: Rank
     network: Network
     partition: Partition
     plan: Plan
-    images: Images | None
+    images: Pictures | None
     augment: list[Augmentation]
     make_optimizer: MakeOptimizer
     schedule: Schedule
@@ -34,6 +39,11 @@ class Job:
     clock: Clock
     precision: str
     log_every: int
+    update_options: UpdateOptions
+    mix: list[Mix]
+    start: Start
+    skip_bad_steps: bool
+    keeper: Callable[[Sequence[Trained]], Watcher]
     compile: bool
 
 
@@ -60,6 +70,10 @@ class Engine(Protocol):
     def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
         """The rank of each block, of the ``ranks`` that share one copy of the model; ``seconds`` are the blocks' costs.
         Raises ``SettingError`` where such blocks can't be placed."""
+        ...
+
+    def keeps(self, world_size: int) -> bool:
+        """Whether a run on so many ranks keeps checkpoints, goes on from them, and ends at one step on a signal."""
         ...
 
     def describe(self, rank: Rank, partition: Partition) -> str:

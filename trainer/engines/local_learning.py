@@ -13,11 +13,13 @@ from trainer.data.source import ImageSource
 from trainer.engines.base import Job
 from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError
+from trainer.local_losses.following import Follower
 from trainer.partition.partition import Partition, place
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
 from trainer.transport.edges import Source
+from trainer.transport.weights import Exchange, Publisher, Subscriber
 from trainer.update import Update
 
 
@@ -43,6 +45,10 @@ class PPLL:
     def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
         """Neighboring blocks together."""
         return place(seconds, ranks)
+
+    def keeps(self, world_size: int) -> bool:
+        """Always."""
+        return True
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many ranks, and what carries their packets."""
@@ -82,6 +88,10 @@ class Sequential:
         """All in the one process."""
         return place(seconds, ranks)
 
+    def keeps(self, world_size: int) -> bool:
+        """Always."""
+        return True
+
     def describe(self, rank: Rank, partition: Partition) -> str:
         """One process."""
         return f"sequential, one process with {len(partition.blocks)} blocks"
@@ -100,9 +110,18 @@ def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:
             block = make_block(job.network, cuts, index, plan.batch_size, rank.device, DTYPES[job.precision], kind)
             if job.compile:
                 block.compile()
-            block.train_with(
-                Update(block.parameters(), job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+            update = Update(
+                block.parameters(),
+                job.make_optimizer,
+                job.schedule,
+                plan.epochs,
+                plan.steps_per_epoch,
+                job.update_options,
             )
+            block.train_with(update, _exchanges(block, job))
+            job.start.fill(block)
+            if job.skip_bad_steps:
+                block.skip_bad_steps()
             blocks.append(block)
     return blocks
 
@@ -114,12 +133,31 @@ def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int) -> dict[st
     layouts = edge_layouts(job.network, job.partition.cut_points, plan.batch_size, DTYPES[job.precision])
     edges = open_edges(rank, owners, layouts, image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
-    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done))
-    return {name: value for block in blocks for name, value in block.state().items()}
+    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done), job.keeper(blocks))
+    for block in blocks:
+        block.close()
+    return {name: value for block in blocks for name, value in block.result().items()}
+
+
+def _exchanges(block: Block, job: Job) -> list[Exchange]:
+    """The weights that a block exchanges with its neighbours: where the local loss follows the next block's first unit,
+    it publishes its own first unit for the block before it, and follows that of the block after it."""
+    refresh, control = job.network.local_loss.refresh, job.rank.control
+    if refresh is None:
+        return []
+    exchanges: list[Exchange] = []
+    first, *_ = block.units
+    if block.index > 0:
+        exchanges.append(Publisher(control, first, block.units[first], refresh))
+    if isinstance(block.classifier, Follower):
+        followed = job.partition.blocks[block.index + 1].units[0]
+        exchanges.append(Subscriber(control, followed, block.classifier.follow, refresh, job.clock, job.rank.timeout))
+    return exchanges
 
 
 def image_source(job: Job) -> Source | None:
     """The source of the first block, on the ranks that have the images."""
     if job.images is None:
         return None
-    return ImageSource(job.images, job.network.spec, job.augment, job.plan, job.network.seed, job.rank.device)
+    network, device = job.network, job.rank.device
+    return ImageSource(job.images, network.spec, job.augment, job.plan, network.seed, device, job.mix, job.clock)

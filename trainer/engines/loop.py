@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from trainer.block import Output
+from trainer.checkpoint.keeper import Watcher
 from trainer.packet import Kind, Packet
 from trainer.plan import Phase, Plan
 from trainer.reporting.measure import Measure
@@ -73,7 +74,7 @@ def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
         yield packet.tag.step
 
 
-def run(lanes: Sequence[Lane], plan: Plan, measure: Measure) -> int:
+def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, keeper: Watcher) -> int:
     """Do what the plan says with this rank's blocks; the number of the last step done."""
     step = plan.done
     for phase in plan.phases():
@@ -81,14 +82,16 @@ def run(lanes: Sequence[Lane], plan: Plan, measure: Measure) -> int:
             measure.begin_training(step)
             for step, *_ in zip(*(train(lane, plan, phase) for lane in lanes), strict=False):
                 measure.step(step, phase.epoch)
+                keeper.trained(step)
             measure.end_training(step)
         else:
-            for _ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
-                pass
+            for batch, *_ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
+                keeper.tested(step, batch)
             measure.end_test()
         if phase.kind is Kind.TEST or not plan.tests_after(step):
             measure.end_epoch(step, phase.epoch)
     for lane in lanes:
         lane.sink.close()
         lane.block.check_losses()
+    keeper.close()
     return step

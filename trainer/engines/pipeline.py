@@ -14,6 +14,7 @@ from torch.distributed.pipelining import PipelineStage
 from trainer.block import Block
 from trainer.blocks import DTYPES, activation, make_block
 from trainer.clock import Clock
+from trainer.checkpoint.keeper import NoKeeper
 from trainer.data.source import data_fields
 from trainer.engines.base import Job
 from trainer.engines.local_learning import image_source
@@ -25,7 +26,7 @@ from trainer.partition.partition import Partition
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
-from trainer.update import Update
+from trainer.update import Update, UpdateOptions
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,10 @@ class Pipeline:
                 f"{ranks} ranks; a multiple of {ranks} always can"
             )
 
+    def keeps(self, world_size: int) -> bool:
+        """No: a stage is no block that a checkpoint could hold."""
+        return False
+
     def describe(self, rank: Rank, partition: Partition) -> str:
         """Schedule, ranks, stages and micro-batches."""
         return (
@@ -144,6 +149,10 @@ class Pipeline:
                 f"compile=true does not go with engine.schedule={self._name}, which splits the backward; choose "
                 f"compile=false or another schedule"
             )
+        if job.update_options != UpdateOptions(decay_norms_and_biases=job.update_options.decay_norms_and_biases):
+            raise SettingError(
+                "engine=pipeline has no update.clip_norm, update.accumulate or update.average; leave them out"
+            )
         pipelined = self._stages(job)
         # Labels and the plan's early end go from rank to rank beside the activations: every rank knows where it is.
         labels = Layout([data_fields(job.network.spec, plan.batch_size)["label"]])
@@ -157,6 +166,7 @@ class Pipeline:
             [Lane(pipelined, *edge) for edge in edges],
             plan,
             Measure(learners, clock, job.reporter, job.log_every, plan.done),
+            NoKeeper(),
         )
         return pipelined.state()
 
@@ -176,7 +186,9 @@ class Pipeline:
             for module, index in zip(modules, own, strict=True)
         ]
         parameters = {name: value for block in blocks for name, value in block.parameters().items()}
-        update = Update(parameters, job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch)
+        update = Update(
+            parameters, job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch, job.update_options
+        )
         relay = Relay([block.rank for block in partition.blocks], self._fields(job, plan.batch_size), rank, group)
         pipelined = Pipelined(modules, blocks, count - 1, update, relay)
         given: Any = stages if self._schedule.several else stages[0]

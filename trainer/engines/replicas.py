@@ -76,6 +76,10 @@ class DDPLocal:
         """All on the one rank that has the copy."""
         return [0] * len(seconds)
 
+    def keeps(self, world_size: int) -> bool:
+        """Only in one process: copies would have to agree on what to keep and where to end."""
+        return world_size == 1
+
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many copies."""
         return f"local learning of {len(partition.blocks)} blocks, {_copies(rank)}"
@@ -107,6 +111,10 @@ class Backprop:
                 f"partition.points and partition.blocks"
             )
         return [0] * len(seconds)
+
+    def keeps(self, world_size: int) -> bool:
+        """Only in one process: copies would have to agree on what to keep and where to end."""
+        return world_size == 1
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many copies."""

@@ -153,7 +153,8 @@ class Pipelined:
 
     def forward(self, packet: Packet) -> Output:
         """Nothing yet: the labels go on to the next rank before this one starts to work."""
-        return Output(packet.tag, packet.fields, packet.last_step, packet.evaluate, features=packet["label"])
+        labels = packet["label"]
+        return Output(packet.tag, packet.fields, packet.last_step, packet.evaluate, incoming=packet, features=labels)
 
     def learn(self, output: Output) -> None:
         """One step of the schedule and one of the optimizer. Raises ``NonFiniteLossError`` where the loss is NaN or

@@ -11,6 +11,23 @@ from trainer.packet import Packet
 
 
 @dataclass(frozen=True)
+class LaterUnit:
+    """A unit of the model behind a cut, as it was before training: to be copied, never to be trained or changed.
+
+    Attributes:
+        name: the unit's name.
+        module: the unit itself, on the CPU with its initial weights.
+        takes: shape of one sample of its input.
+        gives: shape of one sample of its output.
+    """
+
+    name: str
+    module: nn.Module
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Site:
     """The cut at which a local classifier sits.
 
@@ -21,6 +38,8 @@ class Site:
         features: shape of one sample's features there, ``(C, H, W)``, ``(T, D)`` or ``(D,)``.
         num_classes: size of the logits.
         image_shape: ``(C, H, W)`` of one image.
+        takes: shape of one sample of the block's input, which in the first block is an image.
+        later: every unit of the model behind the cut, in order; the last is the model's head.
     """
 
     name: str
@@ -29,6 +48,13 @@ class Site:
     features: tuple[int, ...]
     num_classes: int
     image_shape: tuple[int, int, int]
+    takes: tuple[int, ...]
+    later: tuple[LaterUnit, ...]
+
+    @property
+    def depth(self) -> float:
+        """Where the cut lies between the first, 0.0, and the last, 1.0; an only cut lies halfway, being both."""
+        return self.index / (self.cuts - 1) if self.cuts > 1 else 0.5
 
 
 class Judged(NamedTuple):
@@ -47,7 +73,8 @@ class LocalClassifier(nn.Module):
         raise NotImplementedError
 
     def judge(self, features: Tensor, packet: Packet) -> Judged:
-        """The loss of features ``(N, ...)`` that came of ``packet``, the mean over its valid samples."""
+        """The loss of features ``(N, ...)`` that the block made of ``packet``, whose ``x`` is the block's input; the
+        mean over the packet's valid samples."""
         count = packet.tag.count
         logits = self(features)[:count]
         return Judged(F.cross_entropy(logits.float(), packet["label"][:count]), logits)
@@ -74,24 +101,41 @@ class HeadClassifier(LocalClassifier):
         return logits
 
 
+@dataclass(frozen=True)
+class Refresh:
+    """When a local classifier takes over the weights of the next block's first unit.
+
+    Attributes:
+        every: after each so many steps the next block makes the unit's weights known.
+        lag: weights as they were after step s are taken over before step s + ``lag`` is learned.
+    """
+
+    every: int
+    lag: int
+
+    def steps(self, after: int, last: int) -> range:
+        """The refresh steps behind step ``after`` up to step ``last``."""
+        return range((max(0, after) // self.every + 1) * self.every, last + 1, self.every)
+
+
 class LocalLoss(Protocol):
-    """A method of local learning.
+    """A method of local learning. Derive from it: what a method does not need is then as said here.
 
     Attributes:
         fields: names of packet fields that its classifiers need beyond the features and the label, such as ``image``.
+        refresh: when its classifiers, which must be ``Follower`` then, follow the next block's first unit.
     """
 
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    refresh: Refresh | None = None
 
     def classifier(self, site: Site) -> LocalClassifier:
         """A new local classifier for a cut. Raises ``SettingError`` where the method has none for such features."""
         ...
 
 
-class NoLocalLoss:
+class NoLocalLoss(LocalLoss):
     """What stands in the place of a local loss where blocks learn from the gradient that comes back."""
-
-    fields: tuple[str, ...] = ()
 
     def classifier(self, site: Site) -> LocalClassifier:
         """Nothing: no parameters, no loss."""
@@ -104,6 +148,11 @@ class NoClassifier(LocalClassifier):
     def judge(self, features: Tensor, packet: Packet) -> Judged:
         """A loss of nothing, at no cost."""
         return Judged(features.new_zeros(()), features.new_zeros(0))
+
+
+def probabilities(label: Tensor, num_classes: int) -> Tensor:
+    """Labels as class probabilities ``(N, classes)``, float32: one-hot where they are class indices ``(N,)``."""
+    return label.float() if label.dim() == 2 else F.one_hot(label, num_classes).float()
 
 
 def correct(logits: Tensor, label: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Decoupled greedy learning (Belilovsky et al., arXiv 1901.08164), with the authors' "mlp-sr" head."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.errors import SettingError
-from trainer.local_losses.base import HeadClassifier, LocalClassifier, Site
+from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
+from trainer.local_losses.pooling import MeanTokens, PoolTokens
 
 
 class MapHead(nn.Sequential):
@@ -27,34 +28,13 @@ class MapHead(nn.Sequential):
         super().__init__(*layers, nn.Linear(4 * channels, num_classes))
 
 
-class PoolTokens(nn.Module):
-    """Average neighbouring tokens, four into one: ``(N, T, D)`` to ``(N, ceil(T / 4), D)``."""
-
-    def __init__(self, tokens: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool1d(-(-tokens // 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, D)`` to ``(N, ceil(T / 4), D)``."""
-        pooled: Tensor = self.pool(x.transpose(1, 2))
-        return pooled.transpose(1, 2)
-
-
-class MeanTokens(nn.Module):
-    """Average all tokens: ``(N, T, D)`` to ``(N, D)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, D)`` to ``(N, D)``."""
-        return x.mean(1)
-
-
 class TokensHead(nn.Sequential):
     """The same head for tokens, ``(N, T, D)`` to ``(N, classes)``: linear layers for each token where maps have 1x1
     convolutions, and layer norm where maps have batch norm."""
 
     def __init__(self, features: tuple[int, int], num_classes: int, pointwise_layers: int, hidden_layers: int) -> None:
         tokens, width = features
-        layers: list[nn.Module] = [nn.LayerNorm(width), PoolTokens(tokens)]
+        layers: list[nn.Module] = [nn.LayerNorm(width), PoolTokens(-(-tokens // 4))]
         layers += self._layers(width, pointwise_layers)
         layers.append(MeanTokens())
         layers += self._layers(width, hidden_layers)
@@ -68,10 +48,8 @@ class TokensHead(nn.Sequential):
         return layers
 
 
-class DGL:
+class DGL(LocalLoss):
     """Cross-entropy of a small perceptron on pooled features."""
-
-    fields: tuple[str, ...] = ()
 
     def __init__(self, pointwise_layers: int = 3, hidden_layers: int = 3) -> None:
         """How many layers stand before and after the last pooling; the paper has three of each."""

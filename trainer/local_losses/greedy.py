@@ -1,13 +1,11 @@
 """Greedy supervised learning: the smallest possible local classifier (Belilovsky et al., arXiv 1812.11446)."""
 
-from trainer.local_losses.base import HeadClassifier, LocalClassifier, Site
+from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
 from trainer.models.heads import linear_head
 
 
-class Greedy:
+class Greedy(LocalLoss):
     """Average pool and linear layer, trained by cross-entropy."""
-
-    fields: tuple[str, ...] = ()
 
     def classifier(self, site: Site) -> LocalClassifier:
         """A head for maps, tokens or vectors."""

@@ -6,27 +6,31 @@ from torch import Tensor, nn
 
 from trainer.errors import SettingError
 from trainer.models.heads import TokenHead
+from trainer.models.regularization import StochasticDepth, check_rate
 
 
 class PatchEmbedding(nn.Module):
     """Cut an image into square patches and embed each, with a learned position: ``(N, C, H, W)`` to ``(N, T,
     width)``."""
 
-    def __init__(self, channels: int, patch: int, tokens: int, width: int) -> None:
+    def __init__(self, channels: int, patch: int, tokens: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.project = nn.Conv2d(channels, width, patch, patch)
         self.position = nn.Parameter(torch.empty(1, tokens, width))
         nn.init.trunc_normal_(self.position, std=0.02)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, T, width)``."""
-        return self.project(x).flatten(2).transpose(1, 2) + self.position
+        return self.dropout(self.project(x).flatten(2).transpose(1, 2) + self.position)
 
 
 class EncoderLayer(nn.Module):
     """Self-attention and a two-layer perceptron, each behind a layer norm and around a shortcut."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: int, dropout: float = 0.0, stochastic_depth: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width)
@@ -34,6 +38,8 @@ class EncoderLayer(nn.Module):
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = StochasticDepth(stochastic_depth)
 
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention, ``(N, T, width)`` to the same."""
@@ -43,8 +49,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, T, width)`` to the same."""
-        x = x + self.attend(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.dropout(self.attend(self.norm1(x))))
+        return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
 
 
 def vit(
@@ -55,6 +61,8 @@ def vit(
     num_classes: int,
     image_shape: tuple[int, int, int],
     mlp_ratio: int = 4,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
 ) -> nn.Sequential:
     """A vision transformer without a class token: the head averages the tokens (Beyer et al., arXiv 2205.01580).
 
@@ -66,9 +74,11 @@ def vit(
         num_classes: size of the logits, ``(N, num_classes)``.
         image_shape: ``(C, H, W)`` of one image.
         mlp_ratio: hidden size of the perceptron over ``width``.
+        dropout: rate behind the embedding, the attention and the perceptron.
+        stochastic_depth: rate at which the last layer's branches are left out; it rises from 0 in the first.
 
     Raises:
-        SettingError: the patch does not divide the image, or the heads the width.
+        SettingError: the patch does not divide the image, the heads do not divide the width, or a rate is not one.
     """
     channels, height, wide = image_shape
     if height % patch or wide % patch:
@@ -78,8 +88,12 @@ def vit(
         )
     if width % heads:
         raise SettingError(f"model.heads={heads} does not divide model.width={width}")
+    check_rate("model.dropout", dropout)
+    check_rate("model.stochastic_depth", stochastic_depth)
     model = nn.Sequential()
-    model.add_module("stem", PatchEmbedding(channels, patch, (height // patch) * (wide // patch), width))
-    model.add_module("encoder", nn.Sequential(*(EncoderLayer(width, heads, mlp_ratio) for _ in range(depth))))
+    model.add_module("stem", PatchEmbedding(channels, patch, (height // patch) * (wide // patch), width, dropout))
+    rates = [stochastic_depth * index / max(1, depth - 1) for index in range(depth)]
+    layers = (EncoderLayer(width, heads, mlp_ratio, dropout, rate) for rate in rates)
+    model.add_module("encoder", nn.Sequential(*layers))
     model.add_module("head", TokenHead(width, num_classes))
     return model

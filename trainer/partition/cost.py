@@ -90,7 +90,8 @@ def _classifier_cost(
     network: Network, cut: str, x: Tensor, packet: Packet, device: torch.device, timer: Timer
 ) -> float:
     try:
-        classifier = placed(network.classifier(cut, [cut]), device)
+        with device:  # on the meta device a head takes no memory, however absurdly large it would be here
+            classifier = placed(network.classifier(cut, [cut]), device)
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()
@@ -170,7 +171,7 @@ def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
     saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with flops, traffic, saved if parameters else nullcontext():
         _backward(forward())
-    optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters)
+    optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     module.zero_grad()
     return Work(
         flops.get_total_flops(),

@@ -6,10 +6,13 @@ goes out when its last part is there, and records go out in order.
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.transport.control import Control
+
+Taker = Callable[[Record, Sequence[Record]], str | None]
+"""Takes a record and those of the epochs so far, and may give a warning."""
 
 
 RANK_KEYS = ("busy_seconds", "wait_seconds", "steps", "peak_memory_bytes")
@@ -19,12 +22,18 @@ RANK_KEYS = ("busy_seconds", "wait_seconds", "steps", "peak_memory_bytes")
 class Board:
     """Collects on a thread of its own until every rank has said that nothing follows."""
 
-    def __init__(self, control: Control, listeners: Sequence[Listener], run: RunFacts) -> None:
-        """Tells the listeners that the run starts, on the thread: a slow one never delays training."""
+    def __init__(
+        self, control: Control, listeners: Sequence[Listener], run: RunFacts, epochs: Sequence[Record] = (),
+        takers: Mapping[str, Taker] | None = None,
+    ) -> None:  # fmt: skip
+        """Tells the listeners that the run starts, on the thread: a slow one never delays training. ``epochs`` are the
+        records of the epochs before; ``takers`` get the records that are no measurements, by their kind."""
         self._control = control.clone()
         self._listeners, self._run = listeners, run
         self._parts: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
-        self._epochs: list[Record] = []
+        self._epochs: list[Record] = [*epochs]
+        self._takers = dict(takers or {})
+        self._failing: list[Listener] = []
         self._error: Exception | None = None
         self._open = set(range(control.world_size))
         self._thread = threading.Thread(target=self._collect, name="board", daemon=True)
@@ -39,18 +48,15 @@ class Board:
 
     def summarise(self, record: Record) -> None:
         """Tell the listeners how the run ended."""
-        for listener in self._listeners:
-            listener.summary(record)
+        self._tell(lambda listener: listener.summary(record))
 
     def close(self) -> None:
         """Close the listeners, the first one last: it is the console, and the others may have something to say."""
-        for listener in reversed(self._listeners):
-            listener.close()
+        self._tell(lambda listener: listener.close(), reversed(self._listeners))
 
     def _collect(self) -> None:
         try:
-            for listener in self._listeners:
-                listener.start(self._run)
+            self._tell(lambda listener: listener.start(self._run))
             for record in self._control.records():
                 self._take(record)
                 if not self._open:
@@ -63,8 +69,10 @@ class Board:
         if kind == "end":
             self._open.discard(rank)
         elif kind == "warning":
-            for listener in self._listeners:
-                listener.warning(f"rank {rank}: {record['text']}")
+            self._warn(f"rank {rank}: {record['text']}")
+        elif kind in self._takers:
+            if (warning := self._takers[kind](record, self._epochs)) is not None:
+                self._warn(warning)
         else:
             parts = self._parts[kind, record["step"]]
             parts[rank] = record
@@ -72,17 +80,29 @@ class Board:
                 del self._parts[kind, record["step"]]
                 self._publish(kind, [parts[r] for r in sorted(parts)])
 
+    def _warn(self, text: str) -> None:
+        self._tell(lambda listener: listener.warning(text))
+
+    def _tell(self, tell: Callable[[Listener], None], order: Iterable[Listener] | None = None) -> None:
+        """Tell every listener. One that can't write (a full disk) is told the next thing all the same: it may have
+        room again."""
+        for listener in order or self._listeners:
+            try:
+                tell(listener)
+            except OSError as error:
+                if listener not in self._failing:
+                    self._failing.append(listener)
+                    self._warn(f"{type(listener).__name__} can't write: {error}; training goes on")
+
     def _publish(self, kind: str, parts: list[Record]) -> None:
         record: Record = {"kind": kind, "step": parts[0]["step"], "epoch": parts[0]["epoch"]}
         if kind == "step":
             record["blocks"] = _step(parts)
-            for listener in self._listeners:
-                listener.step(record)
+            self._tell(lambda listener: listener.step(record))
             return
         record |= _epoch(parts, self._run.config["batch_size"])
         self._epochs.append(record)
-        for listener in self._listeners:
-            listener.epoch(record)
+        self._tell(lambda listener: listener.epoch(record))
 
 
 def _learners(parts: Sequence[Record]) -> list[list[tuple[Record, Record]]]:
@@ -131,14 +151,17 @@ def _epoch(parts: Sequence[Record], batch_size: int) -> Record:
 def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out_steps: int) -> Record:
     """The summary of a run's epochs."""
     tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
-    steps = sum(epoch["measured_steps"] for epoch in epochs)
-    seconds = sum(epoch["measured_seconds"] for epoch in epochs)
-    busy = [[epoch["ranks"][rank]["busy_seconds"] for epoch in epochs] for rank in range(run.ranks)]
+    ranks = len(epochs[-1]["ranks"])
+    alike = [epoch for epoch in epochs if len(epoch["ranks"]) == ranks]  # a resumed run may have had others before
+    steps = sum(epoch["measured_steps"] for epoch in alike)
+    seconds = sum(epoch["measured_seconds"] for epoch in alike)
+    busy = [[epoch["ranks"][rank]["busy_seconds"] for epoch in alike] for rank in range(ranks)]
     note = run.speed_note or ("the engine does not see how long its ranks wait" if None in sum(busy, []) else "")
     return {
         "kind": "summary",
         "steps": epochs[-1]["step"],
         "epochs": epochs[-1]["epoch"],
+        "tested_on": "validation" if run.config.get("dataset", {}).get("validation") else "test",
         "test_accuracy": tested[-1] if tested else None,
         "best_test_accuracy": max(tested, default=None),
         "exit_accuracies": [block["accuracy"] for block in epochs[-1]["test"]["blocks"]]

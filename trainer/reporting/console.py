@@ -1,5 +1,6 @@
 """What a person sees: tables at the start and the end, a line an epoch, and on a terminal a live view of the blocks."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ class Console:
         """``path`` is the log file's; ``stream`` is standard output unless given."""
         self._stream = stream or sys.stdout
         self._log = path.open("a", encoding="utf-8")
+        self._log_fails = False
         self._live: "LiveView | None" = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def start(self, run: RunFacts) -> None:
         """Say how it runs and where it is cut."""
@@ -66,17 +68,27 @@ class Console:
     def close(self) -> None:
         """Close the live view and the log."""
         self._end_live()
-        self._log.close()
+        with contextlib.suppress(OSError):  # said already
+            self._log.close()
 
     def say(self, line: str) -> None:
         """Write a line to the terminal and to the log; any thread may."""
         with self._lock:
-            self._log.write(line + "\n")
-            self._log.flush()
             if self._live is not None:
                 self._live.print(line)
             else:
                 print(line, file=self._stream, flush=True)
+            self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        """Write a line to the log. Where there is no room, its buffer keeps the lines until there is."""
+        try:
+            self._log.write(line + "\n")
+            self._log.flush()
+        except OSError as error:
+            if not self._log_fails:
+                self._log_fails = True
+                self.say(f"warning: {self._log.name} can't be written: {error.strerror}; training goes on")
 
     def _end_live(self) -> None:
         if self._live is not None:

@@ -1,6 +1,6 @@
 """The records of a run: what listeners are told, and what ``metrics.jsonl`` holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,4 +65,16 @@ class Listener(Protocol):
 
     def close(self) -> None:
         """Nothing follows, whether the run ended well or not."""
+        ...
+
+
+class Tracker(Listener, Protocol):
+    """A listener that keeps a run's metrics somewhere else, and goes on with the same run after a restart."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: plain values, no secret."""
+        ...
+
+    def go_on(self, identity: Mapping[str, Any]) -> None:
+        """Before ``start``: what ``identity`` gave in the run that is resumed; empty in a new run."""
         ...

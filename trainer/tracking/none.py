@@ -1,5 +1,8 @@
 """No tracker: nothing is written beyond the run directory's own files."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from trainer.reporting.records import Record, RunFacts
 
 
@@ -22,4 +25,11 @@ class NoTracker:
         """Nothing."""
 
     def close(self) -> None:
+        """Nothing."""
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def go_on(self, identity: Mapping[str, Any]) -> None:
         """Nothing."""

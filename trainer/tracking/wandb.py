@@ -6,7 +6,7 @@ the others; W&B's internal counter is not used.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.errors import SettingError
@@ -44,6 +44,15 @@ class WandbTracker:
             "tags": tags,
         }
         self._run: Any = None
+        self._id: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """W&B's id of the run."""
+        return {"wandb_id": self._id} if self._id is not None else {}
+
+    def go_on(self, identity: Mapping[str, Any]) -> None:
+        """Take the id of the run that is resumed."""
+        self._id = identity.get("wandb_id")
 
     def start(self, run: RunFacts) -> None:
         """Open the W&B run."""
@@ -60,9 +69,12 @@ class WandbTracker:
             **self._options,
             dir=str(run.directory),
             mode=mode,
+            id=self._id,
+            resume="allow" if self._id is not None and mode == "online" else None,
             config={**run.config, "partition_used": run.partition.to_json()},
             settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off"),
         )
+        self._id = self._run.id
         self._run.define_metric("step")
         self._run.define_metric("epoch")
         for index in range(len(run.exits) + 1):

@@ -14,6 +14,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+PIECE_BYTES = 4 << 20
+"""Larger values are stored in pieces: a TCPStore resets the connection of a client that sends one of over 8 MiB."""
+
 
 class Control:
     """One rank's end of the control traffic. Each thread takes its own ``clone``: a store's client serves one call at
@@ -36,6 +39,11 @@ class Control:
             self._store.set(key, json.dumps(decide()))
         return json.loads(self._store.get(key))
 
+    def agreed(self, key: str) -> Any:
+        """On rank 0: what has been agreed on under a key, or None; does not wait."""
+        key = f"agreed/{key}"
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
     def post(self, record: dict[str, Any]) -> None:
         """Send a record to rank 0. Records of one rank arrive in order."""
         self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
@@ -53,12 +61,24 @@ class Control:
         """Whether any rank has failed."""
         return self._store.add("errors", 0) > 0
 
+    def beat(self) -> None:
+        """Show that this process is alive."""
+        self._store.add(f"beat/{self.rank}", 1)
+
+    def beats(self) -> list[int]:
+        """How often each rank has shown that."""
+        return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
+
     def publish(self, name: str, step: int, tensors: dict[str, Tensor]) -> None:
         """Make a copy of ``tensors``, as they are after ``step``, available to other ranks under ``name``."""
         from safetensors.torch import save
 
         data = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        self._store.set(f"weights/{name}/{step}", data)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
+        key, starts = f"weights/{name}/{step}", range(0, len(data), PIECE_BYTES)
+        for number, start in enumerate(starts):
+            piece = data[start : start + PIECE_BYTES]
+            self._store.set(f"{key}/{number}", piece)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
+        self._store.set(key, str(len(starts)))
 
     def receive(self, name: str, step: int, timeout: timedelta) -> dict[str, Tensor]:
         """The tensors that were published under ``name`` for exactly ``step``; waits for them, and removes them: each
@@ -67,8 +87,10 @@ class Control:
 
         key = f"weights/{name}/{step}"
         self._store.wait([key], timeout)
-        tensors = load(self._store.get(key))
-        self._store.delete_key(key)
+        pieces = [f"{key}/{number}" for number in range(int(self._store.get(key)))]
+        tensors = load(b"".join(self._store.get(piece) for piece in pieces))
+        for used in (key, *pieces):
+            self._store.delete_key(used)
         return tensors
 
     def gather(self, value: Any) -> list[Any] | None:

@@ -1,0 +1,144 @@
+"""A run that goes on from a checkpoint ends as one that was never stopped."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.command_line import TINY, CommandLine
+
+Record = dict[str, Any]
+
+OPTIMIZERS = ("optimizer=sgd", "optimizer=adamw")
+
+
+def model(run: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "model.safetensors").items()}
+
+
+def metrics(run: Path) -> list[Record]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(run: Path) -> list[Record]:
+    """The metrics without what a clock measured."""
+    kept = []
+    for record in metrics(run):
+        timeless = {
+            key: record.get(key) for key in ("kind", "step", "epoch", "train", "test", "test_accuracy", "steps")
+        }
+        blocks = [{k: v for k, v in block.items() if k != "busy"} for block in record.get("blocks", [])]
+        kept.append({**timeless, "blocks": blocks, "best": record.get("best_test_accuracy")})
+    return kept
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_goes_on_bit_for_bit_from_any_step(optimizer: str, command: CommandLine, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert command(*TINY, optimizer, f"output_dir={whole}").status == 0
+    for end in ("max_steps=3", "max_steps=8", "max_steps=13", "max_steps=null"):
+        outcome = command(*TINY, optimizer, f"output_dir={parts}", end)
+        assert outcome.status == 0, outcome.err
+    assert "goes on after step 13" in outcome.out
+    assert model(parts) == model(whole)
+    assert results(parts) == results(whole)
+
+
+def test_killed_before_the_test_of_an_epoch(command: CommandLine, tmp_path: Path) -> None:
+    """A checkpoint at the end of an epoch is older than the epoch's test, which the resumed run has to make."""
+    run = tmp_path / "run"
+    assert command(*TINY, f"output_dir={run}").status == 0
+    expected, weights = results(run), model(run)
+    for step, name in ((16, "step-00000016"), (24, "step-00000024")):
+        copy = tmp_path / name
+        shutil.copytree(run, copy)
+        (copy / "model.safetensors").unlink()
+        for folder in (copy / "checkpoints").iterdir():
+            if folder.name != name:
+                shutil.rmtree(folder)
+        outcome = command(*TINY, f"output_dir={copy}")
+        assert outcome.status == 0 and f"goes on after step {step}" in outcome.out
+        assert results(copy) == expected
+        assert model(copy) == weights
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(command: CommandLine, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, f"output_dir={run}", "checkpoint.keep=3").status == 0
+    weights = model(run)
+    newest = run / "checkpoints" / "step-00000024"
+    part = newest / "rank-0.safetensors"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    (run / "checkpoints" / "step-00000016" / "manifest.json").unlink()
+    (run / "model.safetensors").unlink()
+    outcome = command(*TINY, f"output_dir={run}")
+    assert outcome.status == 0
+    assert f"{part} is damaged: its SHA-256 sum is not that of manifest.json" in outcome.out
+    assert "step-00000016 is incomplete: it has no manifest.json; the checkpoint before it is taken" in outcome.out
+    assert "goes on after step 8" in outcome.out
+    assert model(run) == weights
+
+
+def test_only_the_newest_whole_ones_stay(command: CommandLine, tmp_path: Path) -> None:
+    settings = ("checkpoint.every_steps=5", "checkpoint.every_epochs=null", "checkpoint.keep=3")
+    assert command(*TINY, f"output_dir={tmp_path}", *settings).status == 0
+    names = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000015", "step-00000020", "step-00000024"]
+    assert sorted(file.name for file in (tmp_path / "checkpoints" / names[0]).iterdir()) == [
+        "manifest.json",
+        "rank-0.safetensors",
+    ]
+
+
+def test_a_finished_run_prints_its_summary(command: CommandLine, tmp_path: Path) -> None:
+    first = command(*TINY, f"output_dir={tmp_path}")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    again = command(*TINY, f"output_dir={tmp_path}")
+    assert again.status == 0 and again.err == ""
+    assert again.out.splitlines()[0] == "this run has ended"
+    assert again.out.splitlines()[1:] == first.out.splitlines()[-len(again.out.splitlines()) + 1 :]
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_other_cuts_keep_the_weights_and_start_missing_classifiers_fresh(
+    command: CommandLine,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    for optimizer in OPTIMIZERS:
+        shutil.rmtree(run, ignore_errors=True)
+        assert command(*TINY, optimizer, f"output_dir={run}", "max_steps=12").status == 0
+        outcome = command(*TINY, optimizer, f"output_dir={run}", "partition.points=[stem,layer1.0]")
+        assert outcome.status == 0, outcome.err
+        assert "the local classifier behind layer1.0 starts with initial weights" in outcome.out
+        assert "behind stem" not in outcome.out
+        names = load_file(run / "model.safetensors")
+        assert {name.split(".head")[0] for name in names if name.startswith("local")} == {
+            "local_classifiers.stem",
+            "local_classifiers.layer1.0",
+        }
+
+
+def test_goes_on_from_a_path_in_a_new_directory(command: CommandLine, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert command(*TINY, f"output_dir={old}").status == 0
+    checkpoint = old / "checkpoints" / "step-00000016"
+    outcome = command(*TINY, f"output_dir={new}", f"resume={checkpoint}")
+    assert outcome.status == 0, outcome.err
+    assert model(new) == model(old) and results(new) == results(old)
+
+
+def test_begins_with_given_weights(command: CommandLine, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert command(*TINY, f"output_dir={old}").status == 0
+    outcome = command(*TINY, f"output_dir={new}", f"init_from={old}", "optimizer.lr=0.0", "max_steps=1", "seed=5")
+    assert outcome.status == 0 and "begins with the weights of" in outcome.out
+    before, after = model(old), model(new)
+    assert {name for name in before if before[name] != after[name]} == {
+        name for name in before if "running" in name or "num_batches" in name
+    }

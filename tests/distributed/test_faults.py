@@ -1,0 +1,79 @@
+"""What happens to the ranks of a run, and that nothing trained is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from scripts.chaos import Job, chaos
+
+LONG = 4000
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    """Three ranks that train for longer than any test waits, with a checkpoint every five steps."""
+    job = Job(tmp_path / "run", 3, LONG, 0, "timeout_seconds=5")
+    yield job
+    job.end()
+
+
+def until(job: Job, step: int) -> None:
+    end = time.monotonic() + 120
+    while job.step() < step:
+        assert job.process.poll() is None and time.monotonic() < end, (job.directory / "launcher.log").read_text()
+        time.sleep(0.02)
+
+
+def log(job: Job) -> str:
+    return (job.directory / "launcher.log").read_text()
+
+
+def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> None:
+    until(job, 20)
+    begin = time.monotonic()
+    job.process.send_signal(signal.SIGTERM)
+    job.process.wait(30)
+    assert time.monotonic() - begin < 10
+    sentence = next(line for line in log(job).splitlines() if line.startswith("SIGTERM ended the run after step "))
+    last = int(sentence.split()[6].rstrip(";"))
+    manifest = json.loads((job.directory / "checkpoints" / f"step-{last:08d}" / "manifest.json").read_text())
+    assert manifest["step"] == last and len(manifest["parts"]) == 3
+    assert not (job.directory / "model.safetensors").exists()
+
+    end = last + 3  # goes on, in one process, and again ends where it would have ended
+    command = [sys.executable, "-m", "trainer.main", *job.settings, f"max_steps={end}", "partition.blocks=3"]
+    again = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert again.returncode == 0, again.stderr
+    assert f"goes on after step {last}" in again.stdout
+    steps = [json.loads(line) for line in (job.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in steps if record["kind"] == "step"] == list(range(1, end + 1))
+
+
+def test_a_rank_that_hangs_is_named(job: Job) -> None:
+    until(job, 20)
+    hung = job.rank(2)
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    end = time.monotonic() + 40
+    while "error: " not in log(job) and time.monotonic() < end:
+        time.sleep(0.1)
+    sentence = next(line for line in log(job).splitlines() if line.startswith("error: "))
+    assert sentence.startswith("error: rank 2 stopped answering")
+    assert "waited for" in sentence
+    assert not (job.directory / "model.safetensors").exists()
+
+
+def test_three_kills_cost_nothing(tmp_path: Path) -> None:
+    report = chaos(3, 1, 3, tmp_path)
+    assert len(report.kills) == 3 and report.resumes >= 2
+    assert report.identical, report.text()
+    left = load_file(tmp_path / "disturbed" / "model.safetensors")
+    assert any(name.startswith("local_classifiers.") for name in left)

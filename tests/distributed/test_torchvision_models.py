@@ -1,0 +1,37 @@
+"""Models of torchvision on two ranks."""
+
+import json
+import math
+from pathlib import Path
+
+from tests.distributed.conftest import Job
+
+MODELS = ("resnet18", "efficientnet_b0", "mobilenet_v3_small", "vgg11_bn", "convnext_tiny", "vit_b_16")
+
+OVERRIDES = (
+    "model=torchvision",
+    "dataset=synthetic",
+    "dataset.train_size=4",
+    "dataset.test_size=2",
+    "dataset.image_size=224",
+    "batch_size=2",
+    "epochs=1",
+    "local_loss=greedy",
+    "optimizer.lr=1e-3",
+    "log.every_steps=1",
+    "tracker=none",
+    "threads=1",
+)
+
+
+def test_models_of_torchvision_train_on_two_ranks(torchrun: Job, tmp_path: Path) -> None:
+    names = f"model.name={','.join(MODELS)}"
+    done = torchrun(2, tmp_path, "--multirun", *OVERRIDES, names, "hydra.sweep.dir=sweep")
+    assert done.status == 0, done.err
+    for job, name in enumerate(MODELS):
+        lines = [json.loads(line) for line in (tmp_path / f"sweep/{job}/metrics.jsonl").read_text().splitlines()]
+        steps = [line for line in lines if line["kind"] == "step"]
+        assert [step["step"] for step in steps] == [1, 2], name
+        assert all(math.isfinite(block["loss"]) for step in steps for block in step["blocks"]), name
+        assert [len(step["blocks"]) for step in steps] == [2, 2], name
+        assert lines[-1]["kind"] == "summary" and len(lines[-1]["cut_points"]) == 1, name

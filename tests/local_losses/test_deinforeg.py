@@ -1,0 +1,53 @@
+"""DeInfoReg: each term by hand, and their sum."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainer.errors import SettingError
+from trainer.local_losses.deinforeg import DeInfoReg, covariance_term, variance_term
+from trainer.local_losses.similarity import similarity_loss
+
+
+def test_it_learns_maps_tokens_and_vectors(check_loss):
+    check_loss(DeInfoReg(width=16))
+
+
+def test_variance_term_by_hand():
+    # Deviations 3 and 0 (0.01 with the epsilon): they fall short of 1 by 0 and 0.99, over 2 columns and 2 rows.
+    assert variance_term(torch.tensor([[-3.0, 5.0], [3.0, 5.0]])).item() == pytest.approx(0.99 / 2 / 2, rel=1e-4)
+
+
+def test_covariance_term_by_hand():
+    # Centred columns (-1, 1), (-2, 2), (0, 0): their covariances are 4, 0, 0, each counted twice, over 3 columns.
+    z = torch.tensor([[0.0, 1.0, 7.0], [2.0, 5.0, 7.0]])
+    assert covariance_term(z).item() == pytest.approx(2 * 4.0**2 / 3)
+
+
+def test_loss_is_the_sum(site, packet):
+    torch.manual_seed(0)
+    classifier, given, features = (
+        DeInfoReg(16, 2048, 0.5).classifier(site((6, 4, 4))),
+        packet(),
+        torch.randn(8, 6, 4, 4),
+    )
+    projected = classifier.project(features)
+    z = projected / projected.norm(dim=1, keepdim=True)
+    logits = classifier.classify(projected)
+    expected = variance_term(z) + covariance_term(z) + similarity_loss(z, torch.eye(4)[given["label"]])
+    judged = classifier.judge(features, given)
+    torch.testing.assert_close(judged.loss, expected + 0.5 * F.cross_entropy(logits, given["label"]))
+    torch.testing.assert_close(judged.logits, logits)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"width": 0}, "local_loss.width=0"),
+        ({"limit": 0}, "local_loss.limit=0"),
+        ({"label": -1.0}, "local_loss.label=-1"),
+    ],
+)
+def test_wrong_settings(options, message):
+    with pytest.raises(SettingError, match=message):
+        DeInfoReg(**options)

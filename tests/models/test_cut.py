@@ -1,0 +1,203 @@
+"""Cutting models that were not written as sequences."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.errors import SettingError
+from trainer.models.cut import Slice, cut_up
+from trainer.models.torchvision import torchvision_model
+from trainer.network import feature_shapes
+from trainer.seeds import seeded
+from trainer.units import named_parameters, named_state, nested, units_of
+
+MODELS = {
+    "resnet18": (64, 15),
+    "efficientnet_b0": (64, 79),
+    "mobilenet_v3_small": (64, 59),
+    "vgg11_bn": (64, 38),
+    "convnext_tiny": (64, 30),
+    "vit_b_16": (224, 18),
+    "googlenet": (64, 26),
+    "densenet121": (64, 23),
+    "shufflenet_v2_x0_5": (64, 25),
+    "swin_t": (64, 29),
+}
+
+
+def original(name):
+    from torchvision.models import get_model
+
+    arguments = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    return get_model(name, weights=None, num_classes=10, **arguments)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cut_model_is_the_original(name):
+    size, count = MODELS[name]
+    theirs = original(name).eval()
+    expected = {key: value.clone() for key, value in theirs.state_dict().items()}
+    x = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        logits = theirs(x)
+    model = cut_up(theirs, name)
+    units = units_of(model)
+    assert len(units) == count
+    state = named_state(units)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    with torch.no_grad():
+        assert torch.equal(model(x), logits)
+        assert torch.equal(copy.deepcopy(model)(x), logits)
+    assert list(feature_shapes(units, (3, size, size)).values())[-1] == (10,)
+
+
+def test_units_have_the_names_of_torchvisions_modules():
+    units = units_of(torchvision_model("resnet18", 10))
+    assert list(units)[:6] == ["conv1", "bn1", "relu", "maxpool", "layer1.0", "layer1.1"]
+    assert list(units)[-3:] == ["avgpool", "flatten", "fc"]
+
+
+def test_initial_weights_are_torchvisions():
+    with seeded(3, "model"):
+        expected = original("mobilenet_v3_small").state_dict()
+    with seeded(3, "model"):
+        state = named_state(units_of(torchvision_model("mobilenet_v3_small", 10)))
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+
+
+def test_no_unit_writes_to_its_input():
+    for unit in units_of(torchvision_model("densenet121", 10)).values():
+        assert not getattr(unit, "inplace", False)
+    model = torchvision_model("vgg11_bn", 10).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for name, unit in units_of(model).items():
+            before = x.clone()
+            out = unit(x)
+            assert torch.equal(x, before), name
+            x = out
+
+
+class OwnParameter(nn.Module):
+    """A parameter beside the children, like a class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x) + self.bias))
+
+
+def test_a_slice_keeps_the_names_of_its_parameters():
+    whole = OwnParameter()
+    units = units_of(cut_up(whole, "it"))
+    assert list(units) == ["first", "relu", "second"]
+    made = units["relu"]
+    assert isinstance(made, Slice) and made.parameter_prefix == "" == copy.deepcopy(made).parameter_prefix
+    assert set(named_parameters(units)) == {"first.weight", "first.bias", "bias", "second.weight", "second.bias"}
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+class Decides(Branches):
+    def forward(self, x):
+        return self.a(x) if x.sum() > 0 else self.b(x)
+
+
+class Moody(Branches):
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(x) if self.training else x
+
+
+class Shared(Branches):
+    def forward(self, x):
+        return self.a(self.b(self.a(x)))
+
+
+@pytest.mark.parametrize("kind", [Branches, Decides, Moody, Shared])
+def test_what_cant_be_cut_is_refused_by_name(kind):
+    with pytest.raises(SettingError, match="^model.name=it can't be cut into units"):
+        cut_up(kind(), "model.name=it")
+
+
+@pytest.mark.parametrize("kind", [Branches, Decides, Moody, Shared])
+def test_what_cant_be_cut_inside_stays_whole(kind):
+    inner = nn.Sequential()
+    inner.add_module("odd", kind())
+    inner.add_module("last", nn.Linear(3, 2))
+    assert list(units_of(cut_up(nn.Sequential(nn.Flatten(), inner), "it"))) == ["0", "1.odd", "1.last"]
+
+
+def test_a_module_without_parameters_may_be_used_twice():
+    class Twice(Branches):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.relu(self.b(self.relu(self.a(x))))
+
+    assert list(units_of(cut_up(Twice(), "it"))) == ["a", "relu", "b", "relu_"]
+
+
+def test_nested_is_the_inverse_of_units_of():
+    model = nn.Sequential()
+    model.add_module("stem", nn.Linear(2, 2))
+    model.add_module("layer1", nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU())))
+    units = units_of(model)
+    assert list(units) == ["stem", "layer1.0", "layer1.1.0", "layer1.1.1"]
+    assert nested(units).state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"name": "resnet19"}, "model.name=resnet19 is no classification model of torchvision"),
+        ({"name": None}, "model.name=None is no classification model"),
+        ({"name": "fcn_resnet50"}, "model.name=fcn_resnet50 is no classification model"),
+        ({"name": "resnet18", "weights": "BEST"}, "model.weights=BEST is unknown for resnet18; .* IMAGENET1K_V1"),
+        ({"name": "resnet18", "options": {"colour": 1}}, "model.options do not fit torchvision's resnet18"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(SettingError, match=message):
+        torchvision_model(num_classes=10, **arguments)
+
+
+def test_trained_weights_are_used_with_a_new_last_layer(tmp_path, monkeypatch):
+    from torchvision.models import MobileNet_V3_Small_Weights, get_model
+
+    theirs = get_model("mobilenet_v3_small", weights=None, num_classes=1000)
+    monkeypatch.setattr(MobileNet_V3_Small_Weights, "get_state_dict", lambda self, *args, **kwargs: theirs.state_dict())
+    ours = named_state(units_of(torchvision_model("mobilenet_v3_small", 10, weights="DEFAULT")))
+    expected = theirs.state_dict()
+    different = {name for name, value in ours.items() if not torch.equal(value, expected[name])}
+    assert different == {"classifier.3.weight", "classifier.3.bias"}
+    assert ours["classifier.3.weight"].shape == (10, 1024)
+    same = named_state(units_of(torchvision_model("mobilenet_v3_small", 1000, weights="IMAGENET1K_V1")))
+    assert all(torch.equal(value, expected[name]) for name, value in same.items())
+
+
+def test_weights_that_cant_be_had_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(SettingError, match="model.weights=DEFAULT of resnet18 can't be had .*resnet18-f37072fd.pth"):
+        torchvision_model("resnet18", 10, weights="DEFAULT")

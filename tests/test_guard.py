@@ -1,0 +1,63 @@
+"""``on_nan=skip``: a bad step leaves no trace, and a good one is what it would have been."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.command_line import TINY, CommandLine
+from trainer.guard import Guard
+from trainer.schedules import Constant
+from trainer.update import Update
+
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, fused=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.1, fused=True),
+}
+
+
+def trained(name: str, bad_steps: set[int], guarded: bool = True) -> dict[str, Tensor]:
+    """A small network after six good steps, with bad ones before, between or after them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    update = Update(dict(model.named_parameters()), OPTIMIZERS[name], Constant(), 1, 10)
+    guard = Guard(lambda: {**model.state_dict(), **update.state()})
+    images = torch.randn(6, 8, 4)
+    good = iter(images)
+    for step in range(6 + len(bad_steps)):
+        x = torch.full((8, 4), torch.inf) if step in bad_steps else next(good)
+        loss = model(x).square().mean()
+        update.step(loss, step + 1)
+        if guarded:
+            assert bool(guard.settle(loss, update.gradients())) == (step not in bad_steps)
+    return {**model.state_dict(), **update.state()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_bad_steps_leave_no_trace(name: str) -> None:
+    expected = trained(name, set(), guarded=False)
+    for bad in ({3}, {0}, {0, 1, 7}):
+        found = trained(name, bad)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected), bad
+
+
+def test_a_finite_loss_with_a_bad_gradient_is_bad() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    guard = Guard(lambda: {"weight": weight})
+    loss = weight.sqrt().sum()
+    loss.backward()
+    assert weight.grad is not None and loss.isfinite() and not weight.grad.isfinite()
+    assert not guard.settle(loss, [weight.grad])
+
+
+def test_stop_names_block_step_and_rate_and_skip_goes_on(command: CommandLine, tmp_path: Path) -> None:
+    bad = (*TINY, "optimizer.lr=1e30", "scheduler=constant", "epochs=1")
+    stopped = command(*bad, f"output_dir={tmp_path}/stop")
+    assert stopped.status == 1
+    assert stopped.err.startswith("error: the loss of block ")
+    assert "at learning rate 1e+30" in stopped.err and stopped.err.count("\n") == 1
+    skipped = command(*bad, f"output_dir={tmp_path}/skip", "on_nan=skip")
+    assert skipped.status == 0, skipped.err
+    assert "left out its update of step" in skipped.out and "nan" not in skipped.out

@@ -1,0 +1,269 @@
+"""Wrong uses of the command line, each with the sentence it must give.
+
+Every one goes the real way, from the arguments to the exit status, and gives one line on standard error that names the
+setting, its value and what would be right; none leaves a run directory behind.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command_line import TINY, CommandLine, Outcome
+
+SETTINGS = {
+    # top level
+    "epochs=0": "epochs=0 must be at least 1",
+    "epochs=-3": "epochs=-3 must be at least 1",
+    "epochs=many": "epochs",
+    "batch_size=0": "batch_size=0 must be at least 1",
+    "batch_size=65": "batch_size=65 is larger than the training data, which has 64 images",
+    "batch_size=2.5": "batch_size",
+    "seed=-1": "seed=-1 must be a whole number from 0 to 2^63 - 1",
+    "seed=9223372036854775808": "seed=9223372036854775808 must be a whole number from 0 to 2^63 - 1",
+    "precision=fp64": "precision=fp64 is unknown; it is fp32 or bf16",
+    "device=tpu": "device=tpu is unknown; it is auto, cpu or cuda",
+    "device=cuda": "device=cuda, but this machine has no GPU that torch can use",
+    "threads=0": "threads=0 must be auto or a whole number of at least 1",
+    "threads=all": "threads=all must be auto or a whole number of at least 1",
+    "threads=true": "threads=True must be auto or a whole number of at least 1",
+    "max_steps=0": "max_steps=0 must be at least 1",
+    "timeout_seconds=0": "timeout_seconds=0.0 must be above 0",
+    "on_nan=ignore": "on_nan=ignore is unknown; it is stop or skip",
+    "log.every_steps=0": "log.every_steps=0 must be at least 1",
+    "eval.every_epochs=0": "eval.every_epochs=0 must be at least 1",
+    "checkpoint.keep=0": "checkpoint.keep=0 must be at least 1",
+    "checkpoint.every_steps=0": "checkpoint.every_steps=0 must be at least 1",
+    "checkpoint.every_epochs=-1": "checkpoint.every_epochs=-1 must be at least 1",
+    "resume=nowhere": "resume=nowhere is neither a run with a whole checkpoint nor a checkpoint; it must be ",
+    "init_from=nowhere": "init_from=nowhere must be a .safetensors file or the directory of a run that has ended",
+    "dry_run=perhaps": "dry_run",
+    "epoch=3": "epoch is no option; python -m trainer.main --help lists them all",
+    "checkpoint.often=1": "checkpoint.often is no option",
+    # groups
+    "model=resnet33": "model=resnet33 is unknown; it is one of ",
+    "dataset=mnist": "dataset=mnist is unknown; it is one of ",
+    "local_loss=backprop": "local_loss=backprop is unknown; it is one of ",
+    "engine=magic": "engine=magic is unknown; it is one of ",
+    "optimizer=lion": "optimizer=lion is unknown; it is one of ",
+    "scheduler=stairs": "scheduler=stairs is unknown; it is one of ",
+    "tracker=mlflow": "tracker=mlflow is unknown; it is one of ",
+    "partition=random": "partition=random is unknown; it is one of ",
+    "model._target_=no.such.thing": "model._target_=no.such.thing can't be imported",
+    "model._target_=trainer.models.resnet.nothing": "model._target_=trainer.models.resnet.nothing can't be imported",
+    "model._target_=print": "model._target_=print can't be imported",
+    "model._target_=null": "model has no _target_; choose one of the files in conf/model/",
+    "model._target_=torch.nn.Linear": "model does not fit torch.nn.Linear: ",
+    "model.depth=9": "depth",
+    "model.depth=eight": "model.depth=eight must be a whole number",
+    "model.width=0": "model: trainer.models.resnet.resnet_cifar refuses these settings: ",
+    # data
+    "dataset.image_size=0": "dataset.image_size=0 must be at least 1",
+    "dataset.train_size=0": "dataset.train_size=0 must be at least 1",
+    "dataset.num_classes=1": "dataset.num_classes=1 must be at least 2",
+    "dataset.noise=2": "dataset.noise=2 must lie between 0 and 1",
+    "dataset.noise=loud": "dataset.noise=loud must be a number",
+    "dataset.mean=[0.5]": "dataset.mean=[0.5] has 1 values; the images have 3 channels",
+    "dataset.std=[1,1,0]": "dataset.std=[1, 1, 0] must be above 0",
+    "dataset.augment=[{_target_: no.such}]": "dataset.augment[0]._target_=no.such can't be imported",
+    # cuts
+    "partition.points=[layer9]": "partition.points=[layer9]: the model has no unit layer9; its units are stem, ",
+    "partition.points=[head]": "partition.points=[head]: head is the last unit, nothing follows it",
+    "partition.points=[stem,stem]": "partition.points=[stem,stem]: stem is named more than once",
+    "partition.points=[layer2.0,stem]": "partition.points=[layer2.0,stem] is out of order; in the order of the units ",
+    "partition.blocks=2": "partition.blocks=2 contradicts the 2 cut points of partition.points; leave one of them out",
+    # optimizer, scheduler, engine, tracker
+    "optimizer.lr=-1": "optimizer: torch.optim.SGD refuses these settings: Invalid learning rate: -1",
+    "optimizer.lr=fast": "optimizer.lr=fast must be a number",
+    "+optimizer.speed=1": "optimizer does not fit torch.optim.SGD: got an unexpected keyword argument 'speed'",
+    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs=-1 can't be negative",
+    "+tracker.mode=loud": "tracker does not fit trainer.tracking.none.NoTracker: ",
+    "+engine.queue_depth=2": "engine does not fit trainer.engines.local_learning.Sequential: ",
+}  # fmt: skip
+
+
+def assert_one_sentence(outcome: Outcome, says: str) -> None:
+    """One line that is no traceback, and a status that is not 0."""
+    assert outcome.status == 2, outcome
+    assert outcome.err.startswith("error: "), outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert says in outcome.err
+
+
+@pytest.mark.parametrize("override", SETTINGS)
+def test_settings(override: str, command: CommandLine, tmp_path: Path) -> None:
+    outcome = command(*TINY, override, f"output_dir={tmp_path}/run", cwd=tmp_path)
+    assert_one_sentence(outcome, SETTINGS[override])
+    assert not list(tmp_path.iterdir())
+
+
+WITHOUT_POINTS = tuple(setting for setting in TINY if not setting.startswith("partition."))
+
+OTHER = {
+    ("partition.blocks=0",): "partition.blocks=0 is not possible: the model has 5 units, so 1 to 5 blocks",
+    ("partition.blocks=6",): "partition.blocks=6 is not possible: the model has 5 units, so 1 to 5 blocks",
+    ("engine=ppll", "engine.queue_depth=0", "partition.blocks=2"): "engine.queue_depth=0 must be at least 1",
+    ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
+    ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 can't be negative",
+    ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
+    ("partition.cpu.gflops=0",): "partition.cpu.gflops=0 must be above 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", OTHER)
+def test_settings_that_go_together(overrides: tuple[str, ...], command: CommandLine, tmp_path: Path) -> None:
+    outcome = command(*WITHOUT_POINTS, *overrides, f"output_dir={tmp_path}/run", cwd=tmp_path)
+    assert_one_sentence(outcome, OTHER[overrides])
+
+
+ENVIRONMENTS = {
+    (("RANK", "0"),): "the environment sets some of torchrun's variables but not WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
+    (("RANK", "zero"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")): "RANK='zero' must",
+    (("RANK", "2"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")): "RANK=2 and WORLD_SIZE=2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_environments(environment: tuple[tuple[str, str], ...], command: CommandLine, tmp_path: Path) -> None:
+    assert_one_sentence(command(*TINY, environment=environment, cwd=tmp_path), ENVIRONMENTS[environment])
+
+
+def arrays() -> dict[str, np.ndarray]:
+    images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 2
+    return {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+
+
+def without_test(file: Path) -> None:
+    np.savez(file, **{name: array for name, array in arrays().items() if "test" not in name})
+
+
+def of_floats(file: Path) -> None:
+    np.savez(file, **{**arrays(), "x_train": np.zeros((8, 8, 8, 3))})
+
+
+def with_objects(file: Path) -> None:
+    np.savez(file, **{**arrays(), "y_train": np.array([{}] * 8, dtype=object)})
+
+
+def truncated(file: Path) -> None:
+    np.savez(file, **arrays())
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def no_zip(file: Path) -> None:
+    file.write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def of_other_lengths(file: Path) -> None:
+    np.savez(file, **{**arrays(), "y_train": np.zeros(7, int)})
+
+
+FILES: dict[Callable[[Path], None], str] = {
+    without_test: "lacks x_test, y_test",
+    of_floats: "x_train in ",
+    with_objects: "can't be read as an .npz file of plain arrays",
+    truncated: "can't be read as an .npz file of plain arrays",
+    no_zip: "can't be read as an .npz file of plain arrays",
+    of_other_lengths: "has 8 train images but 7 train labels",
+    lambda file: None: "is no file; it must be an .npz file",
+}
+
+
+@pytest.mark.parametrize("make", FILES)
+def test_npz_files(make: Callable[[Path], None], command: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "data.npz"
+    make(file)
+    model = ("engine=sequential", "model.depth=8", "batch_size=4", "tracker=none")
+    outcome = command(*model, "dataset=npz", f"dataset.path={file}", f"output_dir={tmp_path}/run", cwd=tmp_path)
+    assert_one_sentence(outcome, FILES[make])
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ended") / "run"
+
+
+CHANGES = {
+    "seed=1": "seed=1 (was 0): this would change the result",
+    "model.width=8": "model.width=8 (was 4): this would change the result",
+    "optimizer.lr=0.5": "optimizer.lr=0.5 (was 0.1)",
+    "optimizer=adamw": "optimizer._target_=torch.optim.AdamW (was torch.optim.SGD)",
+    "epochs=4": "epochs=4 (was 3)",
+    "precision=bf16": "precision=bf16 (was fp32)",
+    "batch_size=16": "batch_size=16 (was 8)",
+    "local_loss=dgl": "local_loss._target_=trainer.local_losses.dgl.DGL (was trainer.local_losses.greedy.Greedy)",
+    "scheduler=constant": "scheduler._target_=trainer.schedules.Constant (was trainer.schedules.Cosine)",
+    "dataset.noise=0.5": "dataset.noise=0.5 (was 0.7)",
+    "max_steps=20": "max_steps=20 lies before step 24, from where ",
+    "resume=never": "resume=never, but output_dir=",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_of_a_run_that_goes_on(change: str, ended: Path, command: CommandLine) -> None:
+    if not ended.exists():
+        assert command(*TINY, f"output_dir={ended}").status == 0
+    before = (ended / "metrics.jsonl").read_bytes()
+    assert_one_sentence(command(*TINY, f"output_dir={ended}", change), CHANGES[change])
+    assert (ended / "metrics.jsonl").read_bytes() == before
+
+
+def escape(checkpoint: Path) -> None:
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["parts"][0]["file"] = "../../../../etc/passwd"
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def truncate(checkpoint: Path) -> None:
+    part = checkpoint / "rank-0.safetensors"
+    part.write_bytes(part.read_bytes()[:100])
+
+
+def remove(checkpoint: Path) -> None:
+    (checkpoint / "rank-0.safetensors").unlink()
+
+
+def garble(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").write_text("{" * 100_000)
+
+
+DAMAGES = {
+    escape: "'../../../../etc/passwd' is no name of a checkpoint's file",
+    truncate: "rank-0.safetensors is damaged: it has 100 bytes instead of ",
+    remove: "rank-0.safetensors can't be read: No such file or directory",
+    garble: "manifest.json is no JSON: ",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints(
+    damage: Callable[[Path], None],
+    ended: Path,
+    command: CommandLine,
+    tmp_path: Path,
+) -> None:
+    if not ended.exists():
+        assert command(*TINY, f"output_dir={ended}").status == 0
+    checkpoint = tmp_path / "step-00000024"
+    shutil.copytree(ended / "checkpoints" / checkpoint.name, checkpoint)
+    damage(checkpoint)
+    outcome = command(*TINY, f"output_dir={tmp_path}/run", f"resume={checkpoint}", "dry_run=true")
+    assert_one_sentence(outcome, DAMAGES[damage])
+
+
+def test_a_run_directory_that_can_not_be_made(command: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = command(*TINY, f"output_dir={tmp_path}/file/run")
+    assert_one_sentence(outcome, f"output_dir={tmp_path}/file/run")
+
+
+def test_a_sweep_into_one_directory(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command("--multirun", *TINY, "seed=1,2", f"output_dir={tmp_path}/run", cwd=tmp_path)
+    assert_one_sentence(outcome, "would be one directory for every job of the sweep; set hydra.sweep.dir instead")
+
+
+def test_there_are_at_least_sixty() -> None:
+    assert sum(map(len, (SETTINGS, OTHER, ENVIRONMENTS, FILES, CHANGES, DAMAGES))) >= 60

@@ -1,0 +1,64 @@
+"""Which changed settings would make a resumed run end differently from one that was never stopped."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.errors import SettingError
+
+DECISIVE = (
+    "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "seed", "batch_size",
+)  # fmt: skip
+"""Settings and groups that decide the result. Engine, ranks, partition, ``max_steps``, tracker and paths do not."""
+
+PATHS = ("dataset.root", "dataset.path", "dataset.download")
+"""Where data lies; the data itself is compared by its own facts."""
+
+_ABSENT = "nothing"
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The decisive settings that differ, as ``name=value (was value)``."""
+    before, after = dict(_flat(then)), dict(_flat(now))
+    return [
+        f"{name}={after.get(name, _ABSENT)} (was {before.get(name, _ABSENT)})"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    ]
+
+
+def refuse_changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], data_then: Mapping[str, Any], data_now: Mapping[str, Any],
+    origin: str,
+) -> None:  # fmt: skip
+    """Raise ``SettingError`` where settings or data differ from those of the checkpoint ``origin``."""
+    found = changes(then, now)
+    if found:
+        raise SettingError(
+            f"{', '.join(found)}: this would change the result of the run that goes on from {origin}; set it back, "
+            f"begin anew in another output_dir, or allow it with resume_strict=false"
+        )
+    if _plain(data_then) != _plain(data_now):
+        differing = [key for key in data_now if _plain(data_now[key]) != _plain(data_then.get(key))]
+        raise SettingError(
+            f"the images have another {', '.join(differing)} than those that {origin} was trained on; give the same "
+            f"data, or allow it with resume_strict=false"
+        )
+
+
+def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The decisive settings by their dotted names, their values as text."""
+    for name in DECISIVE:
+        yield from _leaves(name, config.get(name))
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    elif name not in PATHS:
+        yield name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,131 @@
+"""What happens between two training steps: the state is kept where a checkpoint is due, and on rank 0 the run is ended
+where somebody asked for it."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors.torch import save
+
+from trainer.checkpoint.manifest import Part, folder_of
+from trainer.checkpoint.snapshot import Snapshot
+from trainer.checkpoint.state import Trained, scalars_of, tensors_of
+from trainer.files import write_whole
+from trainer.plan import Plan
+from trainer.reporting.records import Record
+from trainer.reporting.reporter import Reporter
+from trainer.stop import StopRequest
+from trainer.transport.remote import STOP_LEAD
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When a checkpoint is due: every so many steps, every so many epochs (None for never), and after the last step
+    of the run."""
+
+    every_steps: int | None
+    every_epochs: int | None
+
+    def due(self, step: int, plan: Plan) -> bool:
+        """Whether step number ``step`` is followed by a checkpoint."""
+        epoch, inside = divmod(step, plan.steps_per_epoch)
+        return (
+            step == plan.last_step
+            or (self.every_steps is not None and step % self.every_steps == 0)
+            or (self.every_epochs is not None and inside == 0 and epoch % self.every_epochs == 0)
+        )
+
+
+class Watcher(Protocol):
+    """What is told of every step and every test batch of a rank."""
+
+    def trained(self, step: int) -> None:
+        """Training step ``step`` is done."""
+        ...
+
+    def tested(self, step: int, batch: int) -> None:
+        """Batch number ``batch`` of the test after step ``step`` is done."""
+        ...
+
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
+
+class NoKeeper:
+    """For a run of which nothing is kept on the way."""
+
+    def trained(self, step: int) -> None:
+        """Nothing."""
+
+    def tested(self, step: int, batch: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Keeper:
+    """One rank's. No rank waits for another: each saves when it has finished the step, and rank 0 writes the manifest
+    when it has heard of every part (``Collector``)."""
+
+    def __init__(
+        self, blocks: Sequence[Trained], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter,
+        stop: StopRequest,
+    ) -> None:  # fmt: skip
+        """``checkpoints`` is the folder of all checkpoints of the run."""
+        self._blocks, self._plan, self._rhythm = blocks, plan, rhythm
+        self._checkpoints, self._rank, self._reporter, self._stop = checkpoints, rank, reporter, stop
+        self._snapshot = Snapshot()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
+
+    def trained(self, step: int) -> None:
+        """Training step ``step`` is done on this rank."""
+        if self._rhythm.due(step, self._plan):
+            self._save(step)
+        self._end_where_asked(step + STOP_LEAD)
+
+    def tested(self, step: int, batch: int) -> None:
+        """Batch number ``batch`` of the test after step ``step`` is done on this rank."""
+        # At least one step more, so that the end is a step's and not a test's.
+        self._end_where_asked(step + max(1, STOP_LEAD - (self._plan.test_batches - batch)))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._wait()
+        self._writer.shutdown()
+
+    def _end_where_asked(self, last_step: int) -> None:
+        """Rank 0 decides; the headers of its packets tell the others."""
+        if self._rank == 0 and self._stop.signal is not None:
+            self._plan.stop(last_step, evaluate=False)
+
+    def _save(self, step: int) -> None:
+        """Copy the state here; a thread does the rest."""
+        self._wait()
+        self._snapshot.take({name: value for block in self._blocks for name, value in tensors_of(block).items()})
+        scalars = {name: value for block in self._blocks for name, value in scalars_of(block).items()}
+        self._written = self._writer.submit(self._write, step, scalars)
+
+    def _write(self, step: int, scalars: dict[str, Any]) -> None:
+        """Write this rank's part, and tell rank 0 of it or of why it is not there."""
+        file = folder_of(self._checkpoints, step) / f"rank-{self._rank}.safetensors"
+        record: Record = {"kind": "checkpoint", "step": step}
+        content = save(self._snapshot.wait())
+        try:
+            write_whole(file, content)
+        except OSError as error:
+            record["error"] = f"{file} could not be written: {error.strerror or error}"
+        else:
+            part = Part(file.name, len(content), hashlib.sha256(content).hexdigest())
+            record |= {"part": asdict(part), "scalars": scalars}
+        self._reporter.post(lambda: record)
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+            self._written = None

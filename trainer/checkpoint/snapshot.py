@@ -1,0 +1,37 @@
+"""Copies of a rank's training state on the host, taken without stopping the device."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Snapshot:
+    """Buffers that are used again for every checkpoint."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+        self._copied: torch.cuda.Event | None = None
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy ``tensors``; on CUDA the copies are queued behind the work so far. The copies are what they were at
+        this moment, whatever the training does next."""
+        cuda = False
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get(name)
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self._buffers[name] = buffer
+            buffer.copy_(tensor.detach(), non_blocking=True)
+            cuda = cuda or tensor.is_cuda
+        for name in self._buffers.keys() - tensors.keys():
+            del self._buffers[name]
+        if cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def wait(self) -> dict[str, Tensor]:
+        """The copies, once they are there; valid until the next ``take``."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._buffers

@@ -1,0 +1,245 @@
+"""What a run begins with: initial weights, given weights, or the state of a checkpoint."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.checkpoint.changes import refuse_changes
+from trainer.checkpoint.collector import remove_beyond
+from trainer.checkpoint.manifest import MANIFEST, CheckpointError
+from trainer.checkpoint.reader import Checkpoint, Weights, newest
+from trainer.checkpoint.state import Trained, fill_training, fill_weights
+from trainer.errors import SettingError
+from trainer.reporting.journal import cut
+from trainer.reporting.records import Record
+from trainer.rundir import RunDirectory
+
+log = logging.getLogger(__name__)
+
+Decision = dict[str, Any]
+"""What rank 0 found, as JSON for the other ranks: ``kind``, ``path`` and ``warnings``."""
+
+
+class Start(Protocol):
+    """The state that a run begins with.
+
+    Attributes:
+        done: the number of steps done before.
+        epochs: the records of the epochs before.
+        tracker: what the tracker kept, to go on with its run.
+    """
+
+    done: int
+    epochs: Sequence[Record]
+    tracker: Mapping[str, Any]
+
+    def describe(self) -> list[str]:
+        """A sentence for people, if there is something to say."""
+        ...
+
+    def notes(self, cut_points: Sequence[str]) -> list[str]:
+        """What a person should be warned of, where the model is cut at ``cut_points``."""
+        ...
+
+    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Raise ``SettingError`` where a run with these settings and data can't begin so."""
+        ...
+
+    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
+        """The cut points to keep, for the settings of the group ``partition`` and a number of blocks, or None."""
+        ...
+
+    def fill(self, block: Trained) -> None:
+        """Give a block its state."""
+        ...
+
+
+class Fresh:
+    """Initial weights, which blocks have already."""
+
+    done = 0
+    epochs: Sequence[Record] = ()
+    tracker: Mapping[str, Any] = {}
+
+    def __init__(self, warnings: Sequence[str] = ()) -> None:
+        """``warnings`` are those of the search for a checkpoint."""
+        self._warnings = list(warnings)
+
+    def describe(self) -> list[str]:
+        """Nothing to say."""
+        return []
+
+    def notes(self, cut_points: Sequence[str]) -> list[str]:
+        """The warnings of the search."""
+        return self._warnings
+
+    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Nothing to refuse."""
+
+    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
+        """None."""
+        return None
+
+    def fill(self, block: Trained) -> None:
+        """Nothing to give."""
+
+
+class GivenWeights(Fresh):
+    """The weights of a file, and nothing else."""
+
+    def __init__(self, file: Path, warnings: Sequence[str] = ()) -> None:
+        super().__init__(warnings)
+        self._file, self._weights = file, Weights(file)
+
+    def describe(self) -> list[str]:
+        """Where the weights come from."""
+        return [f"begins with the weights of {self._file}"]
+
+    def fill(self, block: Trained) -> None:
+        """The weights of the units, and of the classifier where the file has one for this cut."""
+        if fill_weights(block, self._weights, str(self._file)):
+            _announce(block, str(self._file))
+
+
+class Resumed:
+    """A checkpoint: the run goes on as if it had never stopped."""
+
+    def __init__(self, checkpoint: Checkpoint, strict: bool, warnings: Sequence[str] = ()) -> None:
+        """``strict`` refuses settings that would change the result."""
+        manifest = checkpoint.manifest
+        self._checkpoint, self._strict, self._warnings = checkpoint, strict, list(warnings)
+        self.done = manifest.step
+        self.epochs: Sequence[Record] = [dict(epoch) for epoch in manifest.epochs]
+        self.tracker = manifest.tracker
+
+    def describe(self) -> list[str]:
+        """Which checkpoint."""
+        return [f"goes on after step {self.done}, from {self._checkpoint.path}"]
+
+    def notes(self, cut_points: Sequence[str]) -> list[str]:
+        """The warnings of the search, and that the model is cut elsewhere now."""
+        before = self._checkpoint.manifest.cut_points
+        if before == list(cut_points):
+            return self._warnings
+        return [
+            *self._warnings,
+            f"the checkpoint's blocks end at [{','.join(before)}], now they end at [{','.join(cut_points)}], which is "
+            f"another objective; partition.points=[{','.join(before)}] keeps the blocks, on any number of ranks",
+        ]
+
+    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Refuse changed settings or data, and an end that lies behind."""
+        manifest, origin = self._checkpoint.manifest, str(self._checkpoint.path)
+        if self._strict:
+            refuse_changes(manifest.config, config, manifest.data, data, origin)
+        if config["max_steps"] is not None and config["max_steps"] < self.done:
+            raise SettingError(
+                f"max_steps={config['max_steps']} lies before step {self.done}, from where {origin} goes on; set at "
+                f"least max_steps={self.done}, or begin anew in another output_dir"
+            )
+
+    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
+        """Those of the checkpoint where the settings ask for the same: measured times may differ from start to start,
+        the cuts of one run may not."""
+        manifest = self._checkpoint.manifest
+        same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 == blocks
+        return manifest.cut_points if same else None
+
+    def fill(self, block: Trained) -> None:
+        """Weights, optimizer and running sums."""
+        origin = str(self._checkpoint.path)
+        fresh = fill_weights(block, self._checkpoint, origin)
+        if fresh:
+            _announce(block, origin)
+        fill_training(block, self._checkpoint, self._checkpoint.optimizer_names, fresh)
+        names = [name for name in self._checkpoint.names() if name.startswith("published.")]
+        block.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
+
+
+def _announce(block: Trained, origin: str) -> None:
+    log.warning(
+        "the local classifier behind %s starts with initial weights: %s has none for this cut", block.cut, origin
+    )
+
+
+def decide(resume: str, init_from: str | None, output_dir: Path | None, restarted: bool) -> Decision:
+    """On rank 0: what the run begins with.
+
+    Args:
+        resume: the setting.
+        init_from: the setting.
+        output_dir: the run directory, where it is known already.
+        restarted: whether the launcher started this run again; it then goes on from its own checkpoint, whatever the
+            settings said about how to begin.
+
+    Raises:
+        SettingError: the settings contradict what is there.
+    """
+    own, warnings = newest(output_dir / "checkpoints") if output_dir is not None else (None, [])
+    if own is not None and (restarted or resume == "auto"):
+        return {"kind": "resume", "path": str(own.path), "warnings": warnings}
+    if own is not None and resume == "never":
+        raise SettingError(
+            f"resume=never, but output_dir={output_dir} has a checkpoint of step {own.manifest.step}; give another "
+            f"output_dir, or resume=auto to go on"
+        )
+    if resume not in ("auto", "never"):
+        given, more = _given(resume)
+        return {"kind": "resume", "path": str(given.path), "warnings": more}
+    if init_from is not None:
+        return {"kind": "weights", "path": str(_weights_file(init_from)), "warnings": warnings}
+    if warnings:
+        warnings[-1] = warnings[-1].replace("the checkpoint before it is taken", "the run begins anew")
+    return {"kind": "fresh", "path": None, "warnings": warnings}
+
+
+def start_of(decision: Decision, strict: bool) -> Start:
+    """On every rank: what rank 0 decided. Raises ``CheckpointError`` where this rank can't read it."""
+    warnings = decision["warnings"]
+    match decision["kind"]:
+        case "resume":
+            return Resumed(Checkpoint.open(Path(decision["path"])), strict, warnings)
+        case "weights":
+            return GivenWeights(Path(decision["path"]), warnings)
+    return Fresh(warnings)
+
+
+def begin(directory: RunDirectory, decision: Decision) -> bool:
+    """On rank 0, before the first step: remove from the run directory what lies beyond the checkpoint. True, for
+    ``Control.agree``."""
+    if decision["kind"] != "resume":
+        remove_beyond(directory.checkpoints, 0)
+        cut(directory.metrics, directory.metrics, 0)
+        return True
+    origin = Path(decision["path"])
+    step = Checkpoint.open(origin).manifest.step
+    remove_beyond(directory.checkpoints, step)
+    cut(directory.metrics, origin.parents[1] / directory.metrics.name, step)
+    return True
+
+
+def _given(resume: str) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint at a path, or the newest one of the run at a path."""
+    path = Path(resume).expanduser().absolute()
+    if (path / MANIFEST).is_file():
+        return Checkpoint.verify(path), []
+    found, warnings = newest(path / "checkpoints")
+    if found is None:
+        why = f": {warnings[0].partition('; ')[0]}" if warnings else ""
+        raise CheckpointError(
+            f"resume={resume} is neither a run with a whole checkpoint nor a checkpoint{why}; it must be auto, never, "
+            f"or the path of one"
+        )
+    return found, warnings
+
+
+def _weights_file(init_from: str) -> Path:
+    path = Path(init_from).expanduser().absolute()
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise SettingError(
+            f"init_from={init_from} must be a .safetensors file or the directory of a run that has ended"
+        )
+    Weights(file)
+    return file

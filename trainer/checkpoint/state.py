@@ -1,0 +1,168 @@
+"""A block's training state under global names, and how a block takes it over again.
+
+=================================  ==================================================================
+``<parameter or buffer>``          weights, as in ``model.safetensors``
+``optimizer.<parameter>.<state>``  what the optimizer keeps for a parameter, such as ``exp_avg``
+``gradient.<parameter>``           what steps have left for a later one, where gradients are accumulated
+``published.<unit>.<step>.<name>`` weights that a neighbour has not yet applied
+``meter.<cut>``                    the running sums of the epoch's loss and accuracy, of the block that ends at the cut
+=================================  ==================================================================
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer.block import CLASSIFIERS
+from trainer.checkpoint.manifest import CheckpointError
+from trainer.meter import Meter
+from trainer.update import AVERAGE, Update
+
+GRADIENT = "gradient."
+
+SCALARS = (bool, int, float, str, type(None))
+
+
+class Store(Protocol):
+    """Something with named tensors and scalars: a checkpoint, or a file of weights."""
+
+    @property
+    def scalars(self) -> Mapping[str, Any]:
+        """Values that are no tensors."""
+        ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def read(self, name: str) -> Tensor:
+        """A tensor, on the CPU."""
+        ...
+
+
+class Trained(Protocol):
+    """Something with weights and an optimizer: a block, or what else an engine trains."""
+
+    @property
+    def cut(self) -> str:
+        """The unit that it ends with."""
+        ...
+
+    @property
+    def update(self) -> Update:
+        """Its optimizer."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Its running loss and accuracy."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer under its global name."""
+        ...
+
+    def exchange_state(self) -> dict[str, Tensor]:
+        """Weights that it has published and a neighbour not yet applied, behind ``published.``."""
+        ...
+
+    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after step ``done`` with all that was published and not yet applied."""
+        ...
+
+
+def tensors_of(block: Trained) -> dict[str, Tensor]:
+    """Every tensor of a block's training state, not copied."""
+    gradients = {f"{GRADIENT}{name}": gradient for name, gradient in block.update.pending().items()}
+    meter = {f"meter.{block.cut}": block.meter.sums}
+    return {**block.state(), **block.update.state(), **gradients, **block.exchange_state(), **meter}
+
+
+def scalars_of(block: Trained) -> dict[str, Any]:
+    """What the optimizer keeps that is no tensor. Raises ``CheckpointError`` for what JSON can't hold."""
+    scalars = {name: value for name, value in block.update.whole_state().items() if not isinstance(value, Tensor)}
+    for name, value in scalars.items():
+        if not isinstance(value, SCALARS):
+            raise CheckpointError(
+                f"optimizer._target_ gives one that keeps {name} as a {type(value).__name__}, which a checkpoint can't "
+                f"hold; choose an optimizer whose state is tensors and numbers"
+            )
+    return scalars
+
+
+@torch.no_grad()
+def fill_weights(block: Trained, store: Store, origin: str) -> bool:
+    """Take a block's weights over. A local classifier that ``store`` has not, or has for another cut of the model,
+    keeps its initial weights; gives whether that is so. Raises ``CheckpointError`` for any other missing name, and for
+    a shape that differs."""
+    own = block.state()
+    heads = {name for name in own if name.startswith(f"{CLASSIFIERS}.")}
+    fresh = any(name not in store or store.read(name).shape != own[name].shape for name in heads)
+    for name in own.keys() - (heads if fresh else set()):
+        if name not in store:
+            raise CheckpointError(f"{origin} has no {name}, which the model needs; is it of another model?")
+        value = store.read(name)
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            raise CheckpointError(
+                f"{origin} has {name} as {value.dtype} of shape {tuple(value.shape)}; the model's is {own[name].dtype} "
+                f"of shape {tuple(own[name].shape)}"
+            )
+        own[name].copy_(value)
+    return fresh
+
+
+@torch.no_grad()
+def fill_training(block: Trained, store: Store, names: Mapping[str, list[str]], fresh: bool) -> None:
+    """Take over what a block needs beyond its weights to go on training.
+
+    ``names`` are the optimizer's state names in ``store`` by parameter; the classifier is left out where it is
+    ``fresh``.
+    """
+    state = block.update.optimizer.state_dict()
+    pattern: tuple[dict[str, Any], nn.Parameter] | None = None
+    without: list[tuple[int, nn.Parameter]] = []
+    for index, (name, parameter) in enumerate(block.update.parameters.items()):
+        keys = [] if fresh and name.startswith(f"{CLASSIFIERS}.") else names.get(name, [])
+        if keys:
+            state["state"][index] = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in keys}
+            pattern = (state["state"][index], parameter)
+        elif index not in state["state"]:
+            without.append((index, parameter))
+    if pattern is not None:
+        # An optimizer that steps all parameters in one go wants state for all or none. Zero is what SGD and Adam
+        # begin with, and a moving average begins with the weights.
+        state["state"] |= {index: _zeros(*pattern, parameter) for index, parameter in without}
+    block.update.optimizer.load_state_dict(state)
+    own = block.update.parameters
+    block.update.restore({name: store.read(GRADIENT + name) for name in own if GRADIENT + name in store})
+    meter = f"meter.{block.cut}"
+    if meter in store:
+        sums = store.read(meter)
+        if sums.shape != block.meter.sums.shape:
+            raise CheckpointError(f"{meter} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
+        block.meter.sums.copy_(sums)
+
+
+def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:
+    """One entry of an optimizer's state. A tensor of the parameter's shape gets its memory layout too: a fused
+    optimizer walks through both as flat arrays."""
+    if name in store.scalars:
+        return store.scalars[name]
+    value = store.read(name)
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return value
+
+
+def _zeros(state: Mapping[str, Any], of: nn.Parameter, parameter: nn.Parameter) -> dict[str, Any]:
+    zeros = {}
+    for key, value in state.items():
+        if key == AVERAGE:
+            zeros[key] = parameter.detach().clone()
+        elif not isinstance(value, Tensor):
+            zeros[key] = value
+        elif value.shape == of.shape:
+            zeros[key] = torch.zeros_like(parameter, dtype=value.dtype)
+        else:
+            zeros[key] = torch.zeros_like(value)
+    return zeros

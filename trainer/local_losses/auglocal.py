@@ -1,0 +1,134 @@
+"""Augmented local learning (Ma et al., arXiv 2402.17318): the head of a block is made of copies of later layers."""
+
+import math
+from dataclasses import dataclass
+from itertools import takewhile
+
+from torch import nn
+
+from trainer.errors import SettingError
+from trainer.local_losses.base import HeadClassifier, LaterUnit, LocalClassifier, LocalLoss, Site
+from trainer.local_losses.copies import fresh_copy
+from trainer.local_losses.pooling import PoolTokens
+from trainer.models.heads import linear_head
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the model behind the cut: a unit with a weight matrix, and the units without one that follow it,
+    such as an activation or a pooling."""
+
+    units: tuple[LaterUnit, ...]
+
+    @property
+    def takes(self) -> tuple[int, ...]:
+        """Shape of one sample of its input."""
+        return self.units[0].takes
+
+    @property
+    def gives(self) -> tuple[int, ...]:
+        """Shape of one sample of its output."""
+        return self.units[-1].gives
+
+    def fresh(self) -> nn.Module:
+        """A copy with initial weights of its own."""
+        return nn.Sequential(*(fresh_copy(unit.module) for unit in self.units))
+
+
+def later_layers(site: Site) -> list[Layer]:
+    """The layers behind a cut, up to where features become another kind (the head, which makes vectors of maps)."""
+    kind = len(site.features)
+    groups: list[list[LaterUnit]] = []
+    for unit in takewhile(lambda unit: len(unit.gives) == kind, site.later[:-1]):
+        if any(parameter.dim() > 1 for parameter in unit.module.parameters()):
+            groups.append([])
+        if groups:
+            groups[-1].append(unit)
+    return [Layer(tuple(group)) for group in groups]
+
+
+def uniform_picks(layers: int, depth: int) -> list[int]:
+    """``depth`` of ``layers`` later layers at equal distances, by number from 0; the last is always one of them."""
+    if depth >= layers:
+        return list(range(layers))
+    return [_rounded(layers / depth * i) - 1 for i in range(1, depth + 1)]
+
+
+def pyramidal_depth(depth: int, taper: float, position: float) -> int:
+    """The depth of the head at ``position`` between the first cut, 0.0, and the last, 1.0: it falls linearly from
+    ``depth`` by the share ``taper`` of the way to 1."""
+    fallen = taper * position
+    return max(1, _rounded(depth * (1 - fallen) + fallen))
+
+
+def _rounded(x: float) -> int:
+    """To the nearest whole number, halves up (Python's ``round`` goes to the even one)."""
+    return math.floor(x + 0.5)
+
+
+def adapter(features: tuple[int, ...], takes: tuple[int, ...]) -> nn.Module:
+    """From features of one shape to those of another shape of the same kind: pooling and a linear map of the width.
+    Raises ``SettingError`` for features that are no maps, tokens or vectors."""
+    match features, takes:
+        case (channels, _, _), (width, high, wide):
+            return nn.Sequential(
+                nn.AdaptiveAvgPool2d((high, wide)), nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+            )
+        case (_, channels), (tokens, width):
+            return nn.Sequential(PoolTokens(tokens), nn.Linear(channels, width))
+        case (channels,), (width,):
+            return nn.Linear(channels, width)
+    raise SettingError(
+        f"local_loss=auglocal can't adapt features of shape {features} to a later layer that takes {takes}; cut "
+        f"elsewhere"
+    )
+
+
+def copied_layers(site: Site, depth: int) -> tuple[list[nn.Module], tuple[int, ...]]:
+    """Fresh copies of ``depth`` later layers at equal distances, and the shape of their output.
+
+    A picked layer gives the width and resolution that it has in the model. Where what comes is not what it takes,
+    because layers between have been left out, the layer by which the model itself gets from here to there is copied in
+    its place, such as the first block of a stage; where the model has none, an adapter stands in front.
+    """
+    layers = later_layers(site)
+    modules: list[nn.Module] = []
+    shape = site.features
+    for index in uniform_picks(len(layers), depth):
+        picked = layers[index]
+        if picked.takes != shape:
+            same_way = [layer for layer in layers if (layer.takes, layer.gives) == (shape, picked.gives)]
+            if not same_way:
+                modules.append(adapter(shape, picked.takes))
+            picked = same_way[0] if same_way else picked
+        modules.append(picked.fresh())
+        shape = picked.gives
+    return modules, shape
+
+
+def classifier_behind(features: tuple[int, ...], num_classes: int, depth: int) -> nn.Module:
+    """The linear classifier behind so many copied layers; shallow heads of maps have a batch norm in it."""
+    match features:
+        case (channels, _, _) if depth <= 1:
+            return nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, num_classes)
+            )
+    return linear_head(features, num_classes)
+
+
+class AugLocal(LocalLoss):
+    """Cross-entropy of a head of copied layers, shallower towards the end."""
+
+    def __init__(self, depth: int = 2, taper: float = 0.5) -> None:
+        """``depth`` is the number of copied layers at the first cut, of which the share ``taper`` (0 to 1) of all but
+        one is left out at the last cut."""
+        if depth < 1:
+            raise SettingError(f"local_loss.depth={depth} must be at least 1")
+        if not 0 <= taper <= 1:
+            raise SettingError(f"local_loss.taper={taper} must lie between 0 and 1")
+        self._depth, self._taper = depth, taper
+
+    def classifier(self, site: Site) -> LocalClassifier:
+        """A head for maps, tokens or vectors; only a linear one where no layer follows the cut."""
+        modules, shape = copied_layers(site, pyramidal_depth(self._depth, self._taper, site.depth))
+        return HeadClassifier(nn.Sequential(*modules, classifier_behind(shape, site.num_classes, len(modules))))

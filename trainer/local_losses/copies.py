@@ -1,0 +1,32 @@
+"""Copies of a model's own units, for heads that look like the rest of the model."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fresh_copy(unit: M) -> M:
+    """A copy with initial weights of its own: those of ``unit`` in a random order, drawn from torch's global generator.
+    Initial weights are independent draws of one distribution in each tensor, so the order makes them new ones of the
+    same distribution, whatever the model's way of initialisation."""
+    copied = copy.deepcopy(unit)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            order = torch.randperm(parameter.numel())
+            parameter.copy_(parameter.flatten()[order].view(parameter.shape))
+    return copied
+
+
+def frozen_copy(unit: M) -> M:
+    """A copy that no optimizer and no forward changes: its parameters need no gradient, though one flows through, and
+    its batch norms normalise by the batch in training but leave their running statistics to whoever sets them."""
+    copied = copy.deepcopy(unit).requires_grad_(False)
+    for module in copied.modules():
+        if isinstance(module, _NormBase):
+            module.momentum = 0.0
+    return copied

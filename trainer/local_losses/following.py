@@ -1,0 +1,96 @@
+"""Local classifiers that hold a copy of the next block's first unit and follow its training at a distance.
+
+Such a block trains through what the next one makes of its output, and still no gradient crosses ranks: only weights
+do, in the other direction, some steps late. Overlapping updates and momentum auxiliary networks both rest on this.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainer.errors import SettingError
+from trainer.local_losses.base import Judged, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
+from trainer.local_losses.copies import frozen_copy
+from trainer.packet import Packet
+
+
+class Follower(LocalClassifier):
+    """A local classifier behind a copy of the next block's first unit, ``next``."""
+
+    def __init__(self, unit: LaterUnit, behind: LocalClassifier, keep: float) -> None:
+        """Starts from the unit's initial weights.
+
+        Args:
+            unit: the next block's first unit.
+            behind: the classifier of what the unit gives.
+            keep: the share of the copy's own weights that outlasts a refresh: 0 for an exact copy.
+        """
+        super().__init__()
+        self.next = frozen_copy(unit.module)
+        self.behind = behind
+        self.keep = keep
+
+    def beyond(self, features: Tensor) -> Tensor:
+        """Features ``(N, ...)`` to what the next block's first unit makes of them."""
+        seen: Tensor = self.next(features)
+        return seen
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(N, ...)`` to logits ``(N, classes)``."""
+        logits: Tensor = self.behind(self.beyond(features))
+        return logits
+
+    def judge(self, features: Tensor, packet: Packet) -> Judged:
+        """What the classifier behind the copy says."""
+        return self.behind.judge(self.beyond(features), packet)
+
+    @torch.no_grad()
+    def follow(self, weights: Mapping[str, Tensor]) -> None:
+        """Refresh the copy by the real unit's ``weights``, its state by name with the statistics of batch norms."""
+        for name, own in self.next.state_dict().items():
+            new = weights[name].to(own.device, non_blocking=True)
+            if self.keep and own.is_floating_point():
+                own.lerp_(new, 1 - self.keep)
+            else:
+                own.copy_(new)
+
+
+class Following(LocalLoss):
+    """A method whose classifiers follow the next block's first unit, with another local loss behind it."""
+
+    def __init__(self, base: LocalLoss, every: int, lag: int) -> None:
+        """Any lag from 1 on is safe: block k waits in step t for block k + 1 to finish step t - lag, and has sent all
+        that takes. A lag below the packets that send queue and receive slots hold (4 by default) only keeps
+        neighbours closer together than these would.
+
+        Args:
+            base: the local loss behind the copy.
+            every: the copy is refreshed by the weights after each so many steps.
+            lag: by weights that are at least so many steps old.
+
+        Raises:
+            SettingError: a number is too small, or ``base`` follows the next block as well.
+        """
+        for name, value in (("every", every), ("lag", lag)):
+            if value < 1:
+                raise SettingError(f"local_loss.{name}={value} must be at least 1 step")
+        if base.refresh is not None:
+            raise SettingError(
+                f"local_loss.base={type(base).__name__} follows the next block itself; choose a base that does not, "
+                f"such as dgl"
+            )
+        self._base = base
+        self.fields = base.fields
+        self.refresh = Refresh(every, lag)
+
+    def classifier(self, site: Site) -> LocalClassifier:
+        """A follower of the unit behind the cut. Where that is the model's head, its logits are judged as they are."""
+        unit, *later = site.later
+        behind = replace(site, features=unit.gives, later=tuple(later))
+        return self.follower(unit, self._base.classifier(behind) if later else ModelOutput())
+
+    def follower(self, unit: LaterUnit, behind: LocalClassifier) -> Follower:
+        """The method's own kind of follower."""
+        raise NotImplementedError

@@ -1,0 +1,42 @@
+"""Momentum auxiliary network (Su et al., arXiv 2407.05623; MAN++, arXiv 2507.16279): the local classifier stands behind
+the next block's first unit, twice: as a moving average of the real one, and as a copy that learns."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from trainer.errors import SettingError
+from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss
+from trainer.local_losses.following import Follower, Following
+
+
+class MomentumFollower(Follower):
+    """``s * learned(h) + (2 - s) * average(h)``, with s = 1 or, in MAN++, learned from 1."""
+
+    def __init__(self, unit: LaterUnit, behind: LocalClassifier, keep: float, learn_scale: bool) -> None:
+        super().__init__(unit, behind, keep)
+        self.learned = copy.deepcopy(unit.module)
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=learn_scale)
+
+    def beyond(self, features: Tensor) -> Tensor:
+        """Features ``(N, ...)`` to the sum of what the two copies make of them."""
+        return self.scale * self.learned(features) + (2 - self.scale) * super().beyond(features)
+
+
+class MAN(Following):
+    """Another local loss behind a moving average of the next block's first unit and a trainable copy of it."""
+
+    def __init__(
+        self, base: LocalLoss, every: int = 1, lag: int = 4, momentum: float = 0.995, learn_scale: bool = False
+    ) -> None:
+        """``momentum`` is the share of the average that outlasts one step, ``learn_scale`` MAN++'s learned balance of
+        the two; see ``Following`` for the rest."""
+        super().__init__(base, every, lag)
+        if not 0 <= momentum < 1:
+            raise SettingError(f"local_loss.momentum={momentum} must be at least 0 and below 1")
+        self._keep, self._learn_scale = momentum**every, learn_scale
+
+    def follower(self, unit: LaterUnit, behind: LocalClassifier) -> Follower:
+        """A follower with a trainable copy beside the average."""
+        return MomentumFollower(unit, behind, self._keep, self._learn_scale)

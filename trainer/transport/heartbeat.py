@@ -1,0 +1,43 @@
+"""Heartbeats: how a rank that stands still is told apart from those that only wait for it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainer.transport.control import Control
+
+BEAT_SECONDS = 0.5
+
+LISTEN_SECONDS = 3.0
+"""How long a rank is listened for before it counts as silent."""
+
+
+@contextmanager
+def heartbeat(control: Control) -> Iterator[None]:
+    """While inside, and after an error until the process ends, a thread of this rank counts up a number in the
+    store."""
+    if control.world_size == 1:
+        yield
+        return
+    own, over = control.clone(), threading.Event()
+
+    def beat() -> None:
+        try:
+            while not over.wait(BEAT_SECONDS):
+                own.beat()
+        except RuntimeError:  # the store has gone, and with it whoever would listen
+            return
+
+    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    yield
+    over.set()  # not after an error: a rank that waits to hear who failed is alive
+
+
+def silent_ranks(control: Control) -> list[int]:
+    """The ranks whose number stands still: stopped, hung in a system call, or gone."""
+    before = control.beats()
+    time.sleep(LISTEN_SECONDS)
+    return [
+        rank for rank, (a, b) in enumerate(zip(before, control.beats(), strict=True)) if a == b and rank != control.rank
+    ]

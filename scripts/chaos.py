@@ -23,6 +23,9 @@ from safetensors.numpy import load_file
 
 STEPS_PER_EPOCH = 16
 SAVE_EVERY = 5
+WRITING_SECONDS = 0.1
+"""A checkpoint of the small model is written in less."""
+
 RESULT_SECONDS = 120.0
 """A run that shows no new step for so long has failed."""
 
@@ -93,9 +96,14 @@ class Job:
         return None
 
     def saving(self) -> bool:
-        """Whether a checkpoint is being written: a folder that has no manifest yet."""
-        folders = (self.directory / "checkpoints").glob("step-*")
-        return any(not (folder / "manifest.json").exists() for folder in folders)
+        """Whether a checkpoint is being written: a folder that has no manifest yet and has just changed. An older one
+        is what an earlier kill left."""
+        try:
+            folders = list((self.directory / "checkpoints").glob("step-*"))
+            fresh = [folder for folder in folders if time.time() - folder.stat().st_mtime < WRITING_SECONDS]
+        except OSError:  # removed meanwhile
+            return False
+        return any(not (folder / "manifest.json").exists() for folder in fresh)
 
     def end(self) -> None:
         """Leave nothing running."""

@@ -48,6 +48,8 @@ def main() -> None:
     try:
         launch = Launch.from_environment()
         _compose_and_run(launch, show_traceback)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os._exit(128 + signal.SIGPIPE)
     except Exception as error:
         _fail(error, launch, show_traceback)
     except KeyboardInterrupt:

@@ -43,6 +43,7 @@ def run(
     """Run a command in a session of its own; kill the whole session if it takes too long, and see that it is empty
     when the command has ended."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
+    env.pop("HYDRA_FULL_ERROR", None)  # tests in this process may have set it
     process = subprocess.Popen(
         command, cwd=cwd, env=env, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

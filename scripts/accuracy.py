@@ -1,0 +1,144 @@
+"""How accurate each local loss is beside end-to-end training, on the same images with the same budget:
+
+    python scripts/accuracy.py --data cifar10_small.npz
+    python scripts/accuracy.py --data cifar10.npz --epochs 160 --methods end-to-end infopro dgl --seeds 0 1 2 \\
+        -- batch_size=1024 optimizer.lr=0.8 optimizer.weight_decay=1e-4 scheduler.warmup_epochs=10
+
+Each method is a run of the trainer itself, ``engine=sequential``, which gives the weights that a pipeline would.
+End-to-end training is the same run with one block. A run that is there already is not repeated and one that was stopped
+goes on, so the script can be stopped and started again. Writes docs/accuracy.md and docs/accuracy.png.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jobs
+import torch
+
+END_TO_END = "end-to-end"
+METHODS = (END_TO_END, "greedy", "dgl", "predsim", "infopro", "auglocal", "deinforeg", "overlap", "man")
+
+Curves = dict[str, list[list[dict[str, Any]]]]
+"""For each method and each seed, the epochs' records."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, write the report, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="an .npz file as dataset=npz reads it")
+    parser.add_argument("--model", default="resnet32")
+    parser.add_argument("--points", default="layer1.2,layer2.1,layer3.0", help="cut points of the local losses")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--work", type=Path, default=Path("outputs/accuracy"), help="where the runs lie")
+    parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
+    parser.add_argument("overrides", nargs="*", help="further settings for every method, such as batch_size=128")
+    options = parser.parse_args(arguments)
+    curves: Curves = {method: [] for method in options.methods}
+    try:
+        for method in options.methods:
+            for seed in options.seeds:
+                begin = time.perf_counter()
+                curves[method].append(_train(method, seed, options))
+                reached = curves[method][-1][-1]["test"]["accuracy"]
+                print(
+                    f"{method:<11} seed {seed}: {100 * reached:5.2f} % ({time.perf_counter() - begin:.0f} s)",
+                    flush=True,
+                )
+    except jobs.JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options.report.parent.mkdir(exist_ok=True)
+    options.report.write_text(report(curves, options))
+    plot(curves, options.report.with_suffix(".png"))
+    return 0
+
+
+def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The epochs of one run; a run that has ended only prints its summary."""
+    directory = (options.work / f"{method}-{seed}").absolute()
+    cut = (
+        ["partition.points=[]"]
+        if method == END_TO_END
+        else [f"partition.points=[{options.points}]", f"local_loss={method}"]
+    )
+    overrides = [
+        "engine=sequential", "tracker=none", "dataset=npz", f"dataset.path={options.data.absolute()}", f"seed={seed}",
+        f"model={options.model}", f"epochs={options.epochs}", *cut, *options.overrides,
+    ]  # fmt: skip
+    return jobs.run(1, overrides, directory).of_kind("epoch")
+
+
+def report(curves: Curves, options: argparse.Namespace) -> str:
+    """The report, Markdown: error of the last and of the best epoch, mean over the seeds, and that of every exit."""
+    settings = " ".join(options.overrides) or "Settings not named are the defaults"
+    points = options.points.replace(",", ", ")
+    lines = [
+        "# Accuracy of local losses",
+        "",
+        f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {len(options.seeds)} seed(s), cut after "
+        f"{points}; end-to-end training is the same with one block. {settings}. No setting was tuned for a method; "
+        "the best epoch is chosen on the test set, so the last one is what counts.",
+        "",
+        f"    python scripts/accuracy.py {' '.join(_shown(sys.argv[1:], options))}",
+        "",
+        f"torch {torch.__version__}, {_machine()}, {time.strftime('%Y-%m-%d')}.",
+        "",
+        "| method | test error %, last epoch | best epoch | errors % of the exits, first to last |",
+        "|---|---|---|---|",
+    ]
+    for method, runs in curves.items():
+        last = [100 * (1 - run[-1]["test"]["accuracy"]) for run in runs]
+        best = [100 * (1 - max(epoch["test"]["accuracy"] for epoch in run)) for run in runs]
+        exits = zip(*([block["accuracy"] for block in run[-1]["test"]["blocks"]] for run in runs), strict=True)
+        shown = " / ".join(f"{100 * (1 - statistics.mean(values)):.1f}" for values in exits)
+        lines.append(f"| {method} | {_mean(last)} | {_mean(best)} | {shown} |")
+    return "\n".join([*lines, "", f"![Test error over the epochs]({options.report.stem}.png)", ""])
+
+
+def plot(curves: Curves, path: Path) -> None:
+    """The test error of each method over the epochs, mean over the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for method, runs in curves.items():
+        errors = [[100 * (1 - epoch["test"]["accuracy"]) for epoch in run] for run in runs]
+        means = [statistics.mean(values) for values in zip(*errors, strict=True)]
+        style: dict[str, Any] = (
+            {"color": "black", "linewidth": 2.5} if method == END_TO_END else {"marker": "o", "markersize": 3}
+        )
+        axes.plot(range(1, len(means) + 1), means, label=method, **style)
+    axes.set(xlabel="epoch", ylabel="test error, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def _shown(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
+    """The command's arguments, without the folders of this machine."""
+    return [options.data.name if argument == str(options.data) else argument for argument in arguments]
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{len(jobs.cores())} CPU cores ({platform.machine()})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

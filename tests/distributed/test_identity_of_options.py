@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.distributed.conftest import TINY, Job
+from tests.distributed.test_identity import assert_identical, weights
 
 OVERRIDES = (
     *TINY,

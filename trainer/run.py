@@ -180,10 +180,13 @@ class Run:
     def preview(self) -> None:
         """Print the partition, the packets' bytes and the memory of each rank."""
         lines = [*self.describe(), "", *partition_table(self.partition), ""]
-        lines += memory_table(
-            self.network, self.partition, self.config["batch_size"], self.config["precision"], self._make_optimizer,
-            self.engine.queue_depth,
-        )  # fmt: skip
+        if self.engine.end_to_end and self.partition.cut_points:
+            lines.append("what an ordinary pipeline keeps in memory depends on its schedule and is not estimated")
+        else:
+            lines += memory_table(
+                self.network, self.partition, self.config["batch_size"], self.config["precision"],
+                self._make_optimizer, self.engine.queue_depth,
+            )  # fmt: skip
         print("\n".join(lines))
 
     def finished(self, directory: RunDirectory) -> Record | None:

@@ -6,6 +6,7 @@ backward goes on. Batch norm sees each rank's share alone, and rank 0's running 
 torch's own defaults but for the buffers, which are not copied between the ranks in the course of the training.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
@@ -30,7 +31,10 @@ class ReplicatedBlock(Block):
 
     def average_over(self, group: dist.ProcessGroup) -> None:
         """Average the gradients over the ranks of ``group`` from now on; all of them call this."""
-        self._averaging = DistributedDataParallel(_Modules(self), process_group=group, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # torch 2.15 has another name for the argument, which older ones do not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._averaging = DistributedDataParallel(_Modules(self), process_group=group, broadcast_buffers=False)
 
     def forward(self, packet: Packet) -> Output:
         """Run the units on ``packet["x"]``, ``(N, ...)``, this rank's share of the batch."""

@@ -113,3 +113,14 @@ def test_without_an_average_a_test_sees_the_weights():
 def test_mistakes_are_named(options, message):
     with pytest.raises(SettingError, match=message):
         UpdateOptions(**options)
+
+
+def test_a_batch_in_parts_has_one_rate_and_no_image_more():
+    weight = nn.Parameter(torch.tensor([2.0]))
+    update = Update({"w": weight}, sgd, lambda epoch, epochs: 1 - epoch / epochs, 4, 10, UpdateOptions(accumulate=2))
+    for step in (5, 6):
+        update.step(1 * weight.sum(), step)
+        assert update.learning_rate == pytest.approx(0.5 * (1 - 0.4 / 4))
+    assert UpdateOptions(accumulate=4).images_a_step(12) == 3
+    with pytest.raises(SettingError, match="update.accumulate=5 must divide batch_size=12"):
+        UpdateOptions(accumulate=5).images_a_step(12)

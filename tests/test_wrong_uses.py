@@ -33,6 +33,7 @@ SETTINGS = {
     "max_steps=0": "max_steps=0 must be at least 1",
     "timeout_seconds=0": "timeout_seconds=0.0 must be above 0",
     "on_nan=ignore": "on_nan=ignore is unknown; it is stop or skip",
+    "update.accumulate=3": "update.accumulate=3 must divide batch_size=8: every step has as many images",
     "log.every_steps=0": "log.every_steps=0 must be at least 1",
     "eval.every_epochs=0": "eval.every_epochs=0 must be at least 1",
     "checkpoint.keep=0": "checkpoint.keep=0 must be at least 1",
@@ -105,6 +106,8 @@ WITHOUT_POINTS = tuple(setting for setting in TINY if not setting.startswith("pa
 OTHER = {
     ("partition.blocks=0",): "partition.blocks=0 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("partition.blocks=6",): "partition.blocks=6 is not possible: the model has 5 units, so 1 to 5 blocks",
+    ("on_nan=skip", "update.average=0.9", "partition.blocks=2"): "on_nan=skip goes with neither update.accumulate nor ",
+    ("engine=pipeline",): "engine=pipeline needs at least 2 ranks, but there is one; start it with torchrun ",
     ("engine=ppll", "engine.queue_depth=0", "partition.blocks=2"): "engine.queue_depth=0 must be at least 1",
     ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
     ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 can't be negative",

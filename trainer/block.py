@@ -52,6 +52,7 @@ class Block:
         activations that it hands on, and ``precision`` is the dtype of the arithmetic."""
         self.index, self.cut = index, cut
         self.output, self.device, self.seed = output, device, seed
+        self.replica = 0
         self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
         self.classifier = placed(classifier, device)
         self.meter = Meter(device)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.checkpoint.collector import Collector, RunIdentity
-from trainer.checkpoint.keeper import Keeper, NoKeeper, Rhythm, Watcher
+from trainer.checkpoint.keeper import Keeper, Rhythm
 from trainer.checkpoint.start import Fresh, Start
 from trainer.checkpoint.state import Trained
 from trainer.clock import Clock
 from trainer.data.images import DataSpec, Pictures
-from trainer.engines.base import Engine, Job
+from trainer.engines.base import Engine, Job, StepOptions
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
 from trainer.memory import memory_table
@@ -51,18 +51,17 @@ class Run:
         """Agree with the other ranks on data and partition, and build what they are made of; ``start`` is the state
         that the run begins with. Raises ``TrainerError`` for all that a person can mend."""
         self.start = start = start or Fresh()
-        self.engine: Engine = build("engine", config["engine"], offer={"batch_size": config["batch_size"]})
+        update, batch_size = UpdateOptions(**config["update"]), config["batch_size"]
+        self.options = StepOptions(config["precision"], config["compile"], config["on_nan"] == "skip", update)
+        self.step_images = update.images_a_step(batch_size)
+        self.engine: Engine = build("engine", config["engine"], offer={"batch_size": self.step_images})
         blocks = self.engine.blocks(rank.world_size)
         rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
+        self.engine.check(rank, self.options)
         self.config, self.rank = config, rank
-        if not self.engine.keeps(rank.world_size):
-            self._check_unkept(start)
         self._schedule = build("scheduler", config["scheduler"])
         self._augment = augmentations(config["dataset"])
         self._mix = label_mixes(config["dataset"])
-        self._update_options = UpdateOptions(**config["update"])
-        if config["on_nan"] == "skip" and (self._update_options.accumulate > 1 or self._update_options.average):
-            raise SettingError("on_nan=skip goes with neither update.accumulate nor update.average; use on_nan=stop")
         self._tracker: Tracker = build("tracker", config["tracker"])
         self._tracker.go_on(start.tracker)
         self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
@@ -79,28 +78,15 @@ class Run:
             rank.control.agree("partition", lambda: self._choose_partition(strategy, blocks).to_json())
         )
         self.plan = Plan(
-            self.spec.train_size,
+            self.spec.train_size - self.spec.train_size % batch_size,  # whole updates only
             self.spec.test_size,
-            config["batch_size"],
+            self.step_images,
             config["epochs"],
             config["max_steps"],
             config["eval"]["every_epochs"],
             start.done,
             share=Share(rank.replica, rank.replicas),
         )
-
-    def _check_unkept(self, start: Start) -> None:
-        """What only a run that keeps checkpoints can do. Raises ``SettingError``."""
-        engine = self.config["engine"]["_target_"].rpartition(".")[2]
-        if start.done:
-            raise SettingError(
-                f"engine {engine} on {self.rank.world_size} ranks can't go on from a checkpoint; give a new "
-                f"output_dir, or go on with engine=ppll or engine=sequential"
-            )
-        if self.config["on_nan"] == "skip":
-            raise SettingError(
-                f"on_nan=skip does not go with engine {engine} on {self.rank.world_size} ranks; use on_nan=stop"
-            )
 
     def _make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
@@ -118,7 +104,7 @@ class Run:
 
     def _choose_partition(self, strategy: Strategy, default_blocks: int) -> Partition:
         points, blocks = (self.config["partition"].get(key) for key in PARTITION_KEYS)
-        network, batch_size, device = self.network, self.config["batch_size"], self.rank.device
+        network, images, device = self.network, self.step_images, self.rank.device
         if points is not None:
             cuts = check_points(points, network.names)
             if blocks is not None and blocks != len(cuts) + 1:
@@ -126,14 +112,14 @@ class Run:
                     f"partition.blocks={blocks} contradicts the {len(cuts)} cut points of partition.points; "
                     f"leave one of them out"
                 )
-            chosen = Chosen(cuts, strategy.costs(network, batch_size, device), "explicit cut points")
+            chosen = Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
         else:
             wanted = default_blocks if blocks is None else blocks
             kept = self.start.cut_points(self.config["partition"], wanted)
             if kept is not None:
-                chosen = Chosen(kept, strategy.costs(network, batch_size, device), "as in the checkpoint")
+                chosen = Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
             else:
-                chosen = strategy.choose(network, wanted, batch_size, device)
+                chosen = strategy.choose(network, wanted, images, device)
         ranks = self.rank.world_size // self.rank.replicas
         return Partition.of(network, chosen, lambda seconds: self.engine.place(seconds, ranks))
 
@@ -150,11 +136,6 @@ class Run:
             f"{spec.num_classes} classes",
             f"{len(self.partition.blocks)} blocks, {self.partition.how}",
             *self.start.describe(),
-            *(
-                []
-                if self.engine.keeps(rank.world_size)
-                else ["no checkpoints: this engine keeps none on several ranks"]
-            ),
         ]
 
     def facts(self, directory: Path) -> RunFacts:
@@ -170,6 +151,7 @@ class Run:
             self.partition,
             [] if self.engine.end_to_end else self.partition.cut_points,
             self.rank.world_size,
+            self.step_images,
             plan.epochs,
             plan.steps_per_epoch,
             plan.last_step,
@@ -184,7 +166,7 @@ class Run:
             lines.append("what an ordinary pipeline keeps in memory depends on its schedule and is not estimated")
         else:
             lines += memory_table(
-                self.network, self.partition, self.config["batch_size"], self.config["precision"],
+                self.network, self.partition, self.step_images, self.options.precision,
                 self._make_optimizer, self.engine.queue_depth,
             )  # fmt: skip
         print("\n".join(lines))
@@ -204,34 +186,30 @@ class Run:
     def train(self, directory: RunDirectory, config_text: str) -> float:
         """Train, and leave everything in ``directory``; the test accuracy on rank 0, 0.0 elsewhere. Raises
         ``StoppedError`` where a signal ended the run early."""
-        rank, stop = self.rank, StopRequest()
+        rank = self.rank
         reporter = Reporter(rank.control)
         rhythm = Rhythm(self.config["checkpoint"]["every_steps"], self.config["checkpoint"]["every_epochs"])
 
-        def keeper(blocks: Sequence[Trained]) -> Watcher:
-            if not self.engine.keeps(rank.world_size):
-                return NoKeeper()
-            return Keeper(blocks, self.plan, rhythm, directory.checkpoints, rank.rank, reporter, stop)
+        def keeper(blocks: Sequence[Trained]) -> Keeper:
+            return Keeper(blocks, self.plan, rhythm, directory.checkpoints, rank.rank, reporter)
 
         job = Job(
-            self.rank, self.network, self.partition, self.plan, self._images, self._augment, self._make_optimizer,
-            self._schedule, reporter, Clock(self.rank.device), self.config["precision"],
-            self.config["log"]["every_steps"], self._update_options, self._mix, self.start,
-            self.config["on_nan"] == "skip", keeper, self.config["compile"], )  # fmt: skip
+            rank, self.network, self.partition, self.plan, self._images, self._augment, self._mix,
+            self._make_optimizer, self._schedule, self.options, self.start, StopRequest(), keeper, reporter,
+            Clock(rank.device), self.config["log"]["every_steps"],
+        )  # fmt: skip
         if rank.rank == 0:
             console = Console(directory.console)
             with forwarded_warnings(console.warning):
-                return self._train_and_write(job, directory, config_text, console, stop)
+                return self._train_and_write(job, directory, config_text, console)
         with forwarded_warnings(reporter.warn):
-            state = self._do_plan(job, stop)
+            state = self._do_plan(job)
             reporter.close()
-            self._end_where_stopped(stop)
+            self._end_where_stopped(job.stop)
             rank.control.gather(_on_cpu(state))
             return 0.0
 
-    def _train_and_write(
-        self, job: Job, directory: RunDirectory, config_text: str, console: Console, stop: StopRequest
-    ) -> float:
+    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
         """What rank 0 does."""
         write_text(directory.config, config_text)
         directory.write_json(directory.partition, self.partition.to_json())
@@ -242,31 +220,29 @@ class Run:
             directory.checkpoints, self.rank.world_size, self.config["checkpoint"]["keep"], identity,
             self._tracker.identity,
         )  # fmt: skip
-        takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": stop.take}
+        takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
         board = Board(self.rank.control, listeners, facts, self.start.epochs, takers)
         try:
-            for note in self.start.notes(self.partition.cut_points):
+            for note in self.start.notes(None if self.engine.end_to_end else self.partition.cut_points):
                 job.reporter.warn(note)
-            state = self._do_plan(job, stop)
+            state = self._do_plan(job)
             job.reporter.close()
             epochs = board.finish()
-            self._end_where_stopped(stop)
+            self._end_where_stopped(job.stop)
             parts = self.rank.control.gather(_on_cpu(state))
             assert parts is not None
             save_model(directory, parts, {"data": self.spec.to_json(), "cut_points": self.partition.cut_points})
             left_out = min(LEFT_OUT_STEPS, self.plan.last_step)
-            summary = summarise(epochs, facts, self.config["batch_size"], left_out)
+            summary = summarise(epochs, facts, left_out)
             board.summarise(summary)
             return float(summary["test_accuracy"] or 0.0)
         finally:
             board.close()
 
-    def _do_plan(self, job: Job, stop: StopRequest) -> dict[str, Tensor]:
+    def _do_plan(self, job: Job) -> dict[str, Tensor]:
         """All steps and tests, or those until a signal asks for an end."""
-        if not self.engine.keeps(self.rank.world_size):
-            return self.engine.train(job)
         launched = self.rank.launch.by_torchrun
-        with signals_stop(stop, job.reporter, self.rank.rank == 0, launched, lambda: self.plan.stopped):
+        with signals_stop(job.stop, job.reporter, self.rank.rank == 0, launched, lambda: self.plan.stopped):
             return self.engine.train(job)
 
     def _end_where_stopped(self, stop: StopRequest) -> None:

@@ -24,7 +24,8 @@ class UpdateOptions:
 
     Attributes:
         clip_norm: the norm that the gradient of a block is scaled down to where it is larger; None for never.
-        accumulate: the optimizer steps once in so many training steps, on their mean gradient.
+        accumulate: the parts that a batch passes in, one training step each; the optimizer steps after the last, on
+            their mean gradient.
         decay_norms_and_biases: whether weight decay also holds for vectors: biases and the weights of norms.
         average: the share of the old in an exponential moving average of the weights, which is then what is tested and
             saved; running statistics of batch norm are not averaged. None for no average.
@@ -42,6 +43,16 @@ class UpdateOptions:
             raise SettingError(f"update.accumulate={self.accumulate} must be at least 1")
         if self.average is not None and not 0 < self.average < 1:
             raise SettingError(f"update.average={self.average} must lie between 0 and 1, or be null")
+
+    def images_a_step(self, batch_size: int) -> int:
+        """How many of the ``batch_size`` images of an update one training step has. Raises ``SettingError`` where they
+        can't be shared out evenly."""
+        if batch_size % self.accumulate:
+            raise SettingError(
+                f"update.accumulate={self.accumulate} must divide batch_size={batch_size}: every step has as many "
+                f"images"
+            )
+        return batch_size // self.accumulate
 
 
 class Update:
@@ -79,11 +90,13 @@ class Update:
             self.apply()
 
     def begin(self, step: int) -> None:
-        """Set the learning rate of step number ``step`` (from 1) and forget the gradients that have been applied."""
-        factor = self._schedule((step - 1) / self._steps_per_epoch, self._epochs)
+        """Set the learning rate of step number ``step`` (from 1) and forget the gradients that have been applied. All
+        steps of a batch have the rate of the first."""
+        part = (step - 1) % self.options.accumulate
+        factor = self._schedule((step - 1 - part) / self._steps_per_epoch, self._epochs)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
-        if (step - 1) % self.options.accumulate == 0:
+        if part == 0:
             self.optimizer.zero_grad()
 
     def apply(self) -> None:

@@ -18,9 +18,10 @@ LONG = 4000
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
+def job(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Job]:
     """Three ranks that train for longer than any test waits, with a checkpoint every five steps."""
-    job = Job(tmp_path / "run", 3, LONG, 0, "timeout_seconds=5")
+    engine = getattr(request, "param", "ppll")
+    job = Job(tmp_path / "run", 3, LONG, 0, "timeout_seconds=5", f"engine={engine}", "batch_size=12")
     yield job
     job.end()
 
@@ -36,6 +37,7 @@ def log(job: Job) -> str:
     return (job.directory / "launcher.log").read_text()
 
 
+@pytest.mark.parametrize("job", ["ppll", "backprop"], indirect=True)
 def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> None:
     until(job, 20)
     begin = time.monotonic()
@@ -49,7 +51,8 @@ def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> Non
     assert not (job.directory / "model.safetensors").exists()
 
     end = last + 3  # goes on, in one process, and again ends where it would have ended
-    command = [sys.executable, "-m", "trainer.main", *job.settings, f"max_steps={end}", "partition.blocks=3"]
+    blocks = [] if "engine=backprop" in job.settings else ["partition.blocks=3"]
+    command = [sys.executable, "-m", "trainer.main", *job.settings, f"max_steps={end}", *blocks]
     again = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert again.returncode == 0, again.stderr
     assert f"goes on after step {last}" in again.stdout

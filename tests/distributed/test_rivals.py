@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.distributed.conftest import TINY, Job
-from tests.distributed.test_identity import epochs, weights
+from tests.distributed.test_identity import assert_identical, epochs, weights
 from trainer.engines.pipeline import SCHEDULES
 
 VIT = ("model=vit_tiny", "model.depth=4", "model.width=32", "model.heads=2", "optimizer.lr=0.05")
@@ -26,22 +26,36 @@ def assert_close(found: Path, expected: Path) -> None:
                 assert x == pytest.approx(y, rel=1e-4)
 
 
+RIVALS = ("backprop", "ddp_local", "pipeline")
+
+
 def test_copies_and_every_schedule_give_the_weights_of_one_process(torchrun: Job, alone: Job, tmp_path: Path) -> None:
     common = ("--multirun", *TINY, "dataset.test_size=13", *VIT)
-    local = "partition.points=[encoder.0,encoder.2]"
-    assert alone(tmp_path, *common, "engine=backprop", "hydra.sweep.dir=one").status == 0
-    assert alone(tmp_path, *common, "engine=sequential", local, "hydra.sweep.dir=local").status == 0
-    assert torchrun(2, tmp_path, *common, "engine=backprop", "hydra.sweep.dir=ddp").status == 0
-    assert torchrun(2, tmp_path, *common, "engine=ddp_local", local, "hydra.sweep.dir=ddp_local").status == 0
+    rivals = f"engine={','.join(RIVALS)}"
+    assert alone(tmp_path, *common, "engine=backprop,sequential", "hydra.sweep.dir=one").status == 0
+    assert torchrun(2, tmp_path, *common, "max_steps=6,null", rivals, "hydra.sweep.dir=two").status == 0
     schedules = "engine.schedule=" + ",".join(SCHEDULES)
     options = ("engine=pipeline", "engine.microbatches=4", schedules, "hydra.sweep.dir=pipeline")
     assert torchrun(2, tmp_path, *common, *options).status == 0
 
-    assert_close(tmp_path / "ddp/0", tmp_path / "one/0")
-    assert_close(tmp_path / "ddp_local/0", tmp_path / "local/0")
+    parts, wholes = ([tmp_path / "two" / str(number) for number in numbers] for numbers in ((0, 1, 2), (3, 4, 5)))
+    assert_close(wholes[0], tmp_path / "one/0")
+    assert_close(wholes[1], tmp_path / "one/1")
     for job in range(len(SCHEDULES)):
         assert_close(tmp_path / "pipeline" / str(job), tmp_path / "one/0")
     assert not [name for name in weights(tmp_path / "one/0") if name.startswith("local_classifiers.")]
+
+    # Stopped in the middle of an epoch, each goes on as if it had not been.
+    again = "resume='two/${hydra:job.num}'"
+    assert torchrun(2, tmp_path, *common, rivals, again, "hydra.sweep.dir=again").status == 0
+    for number, (part, whole) in enumerate(zip(parts, wholes, strict=True)):
+        assert [epoch["epoch"] for epoch in epochs(part)] == [1, 2]
+        assert_identical(weights(tmp_path / "again" / str(number)), weights(whole))
+        assert_close(tmp_path / "again" / str(number), whole)
+    # And one goes on from what the other left.
+    assert alone(tmp_path, *common, "engine=backprop", "resume=two/0,two/2", "hydra.sweep.dir=other").status == 0
+    for number in ("0", "1"):
+        assert_close(tmp_path / "other" / number, tmp_path / "one/0")
 
 
 def test_feature_maps_cross_three_stages_and_zero_bubbles(torchrun: Job, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from trainer.transport.control import Control
 def facts(owners: tuple[int, ...] = (0, 1), note: str = "") -> RunFacts:
     blocks = [BlockPlan([f"unit{index}"], 1, 1, 0.5, owner) for index, owner in enumerate(owners)]
     partition = Partition([f"unit{index}" for index in range(len(owners) - 1)], "by hand", blocks, Costs({}, {}, {}))
-    config, ranks = {"batch_size": 8}, max(owners) + 1
-    return RunFacts(Path("run"), config, partition, partition.cut_points, ranks, 2, 10, 20, ["how it runs"], note)
+    ranks = max(owners) + 1
+    return RunFacts(Path("run"), {}, partition, partition.cut_points, ranks, 8, 2, 10, 20, ["how it runs"], note)
 
 
 class Recorder:
@@ -120,7 +120,7 @@ def test_warnings_name_their_rank() -> None:
 def test_the_summary_by_hand() -> None:
     _, (first,) = collected((1, epoch_part(1, 1.0, 0.5)), (0, epoch_part(0, 1.5, 0.9)))
     _, (second,) = collected((1, epoch_part(1, 1.0, 0.25)), (0, epoch_part(0, 1.9, 0.9)))
-    summary = summarise([first, second], facts(), batch_size=8, left_out_steps=5)
+    summary = summarise([first, second], facts(), left_out_steps=5)
     assert (summary["best_test_accuracy"], summary["test_accuracy"]) == (0.5, 0.25)
     assert summary["exit_accuracies"] == [0.9, 0.25]
     assert summary["images_per_second"] == 10 * 8 / 4.0
@@ -129,7 +129,7 @@ def test_the_summary_by_hand() -> None:
 
 def test_no_efficiency_is_claimed_where_ranks_share_cores() -> None:
     _, (record,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
-    assert summarise([record], facts(note="shared"), 8, 5)["pipeline_efficiency"] is None
+    assert summarise([record], facts(note="shared"), 5)["pipeline_efficiency"] is None
 
 
 def test_a_listener_that_fails_is_not_silent() -> None:
@@ -146,4 +146,4 @@ def test_the_summary_says_which_images_it_was_tested_on(count: int, images: str)
     _, (epoch,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
     run = facts()
     run.config["dataset"] = {"validation": count}
-    assert summarise([epoch], run, batch_size=8, left_out_steps=5)["tested_on"] == images
+    assert summarise([epoch], run, left_out_steps=5)["tested_on"] == images

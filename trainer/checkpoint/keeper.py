@@ -1,12 +1,11 @@
-"""What happens between two training steps: the state is kept where a checkpoint is due, and on rank 0 the run is ended
-where somebody asked for it."""
+"""A rank's part of the checkpoints: its state is copied between two training steps, and written meanwhile."""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors.torch import save
 
@@ -17,8 +16,6 @@ from trainer.files import write_whole
 from trainer.plan import Plan
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
-from trainer.stop import StopRequest
-from trainer.transport.remote import STOP_LEAD
 
 
 @dataclass(frozen=True)
@@ -39,46 +36,16 @@ class Rhythm:
         )
 
 
-class Watcher(Protocol):
-    """What is told of every step and every test batch of a rank."""
-
-    def trained(self, step: int) -> None:
-        """Training step ``step`` is done."""
-        ...
-
-    def tested(self, step: int, batch: int) -> None:
-        """Batch number ``batch`` of the test after step ``step`` is done."""
-        ...
-
-    def close(self) -> None:
-        """The run is over."""
-        ...
-
-
-class NoKeeper:
-    """For a run of which nothing is kept on the way."""
-
-    def trained(self, step: int) -> None:
-        """Nothing."""
-
-    def tested(self, step: int, batch: int) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
 class Keeper:
     """One rank's. No rank waits for another: each saves when it has finished the step, and rank 0 writes the manifest
     when it has heard of every part (``Collector``)."""
 
     def __init__(
-        self, blocks: Sequence[Trained], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter,
-        stop: StopRequest,
-    ) -> None:  # fmt: skip
+        self, blocks: Sequence[Trained], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter
+    ) -> None:
         """``checkpoints`` is the folder of all checkpoints of the run."""
         self._blocks, self._plan, self._rhythm = blocks, plan, rhythm
-        self._checkpoints, self._rank, self._reporter, self._stop = checkpoints, rank, reporter, stop
+        self._checkpoints, self._rank, self._reporter = checkpoints, rank, reporter
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
@@ -87,22 +54,11 @@ class Keeper:
         """Training step ``step`` is done on this rank."""
         if self._rhythm.due(step, self._plan):
             self._save(step)
-        self._end_where_asked(step + STOP_LEAD)
-
-    def tested(self, step: int, batch: int) -> None:
-        """Batch number ``batch`` of the test after step ``step`` is done on this rank."""
-        # At least one step more, so that the end is a step's and not a test's.
-        self._end_where_asked(step + max(1, STOP_LEAD - (self._plan.test_batches - batch)))
 
     def close(self) -> None:
         """Wait until everything is written."""
         self._wait()
         self._writer.shutdown()
-
-    def _end_where_asked(self, last_step: int) -> None:
-        """Rank 0 decides; the headers of its packets tell the others."""
-        if self._rank == 0 and self._stop.signal is not None:
-            self._plan.stop(last_step, evaluate=False)
 
     def _save(self, step: int) -> None:
         """Copy the state here; a thread does the rest."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.errors import SettingError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a reader of the old format could not read the new one."""
 
 MANIFEST = "manifest.json"

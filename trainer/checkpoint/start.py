@@ -38,8 +38,9 @@ class Start(Protocol):
         """A sentence for people, if there is something to say."""
         ...
 
-    def notes(self, cut_points: Sequence[str]) -> list[str]:
-        """What a person should be warned of, where the model is cut at ``cut_points``."""
+    def notes(self, cut_points: Sequence[str] | None) -> list[str]:
+        """What a person should be warned of, where local losses train the model cut at ``cut_points``, or where none
+        do (None)."""
         ...
 
     def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -70,7 +71,7 @@ class Fresh:
         """Nothing to say."""
         return []
 
-    def notes(self, cut_points: Sequence[str]) -> list[str]:
+    def notes(self, cut_points: Sequence[str] | None) -> list[str]:
         """The warnings of the search."""
         return self._warnings
 
@@ -117,10 +118,10 @@ class Resumed:
         """Which checkpoint."""
         return [f"goes on after step {self.done}, from {self._checkpoint.path}"]
 
-    def notes(self, cut_points: Sequence[str]) -> list[str]:
+    def notes(self, cut_points: Sequence[str] | None) -> list[str]:
         """The warnings of the search, and that the model is cut elsewhere now."""
         before = self._checkpoint.manifest.cut_points
-        if before == list(cut_points):
+        if cut_points is None or before == list(cut_points):
             return self._warnings
         return [
             *self._warnings,

@@ -5,10 +5,11 @@
 ``optimizer.<parameter>.<state>``  what the optimizer keeps for a parameter, such as ``exp_avg``
 ``gradient.<parameter>``           what steps have left for a later one, where gradients are accumulated
 ``published.<unit>.<step>.<name>`` weights that a neighbour has not yet applied
-``meter.<cut>``                    the running sums of the epoch's loss and accuracy, of the block that ends at the cut
+``meter.<cut>.<replica>``          the running sums of the epoch's loss and accuracy, of the block that ends at the cut
 =================================  ==================================================================
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -49,6 +50,11 @@ class Trained(Protocol):
         ...
 
     @property
+    def replica(self) -> int:
+        """Which copy of the model it belongs to: all copies are alike, but each has seen other images."""
+        ...
+
+    @property
     def update(self) -> Update:
         """Its optimizer."""
         ...
@@ -72,9 +78,11 @@ class Trained(Protocol):
 
 
 def tensors_of(block: Trained) -> dict[str, Tensor]:
-    """Every tensor of a block's training state, not copied."""
+    """Every tensor of a block's training state that no other copy of the block gives, not copied."""
+    meter = {f"meter.{block.cut}.{block.replica}": block.meter.sums}
+    if block.replica > 0:
+        return meter
     gradients = {f"{GRADIENT}{name}": gradient for name, gradient in block.update.pending().items()}
-    meter = {f"meter.{block.cut}": block.meter.sums}
     return {**block.state(), **block.update.state(), **gradients, **block.exchange_state(), **meter}
 
 
@@ -135,12 +143,19 @@ def fill_training(block: Trained, store: Store, names: Mapping[str, list[str]], 
     block.update.optimizer.load_state_dict(state)
     own = block.update.parameters
     block.update.restore({name: store.read(GRADIENT + name) for name in own if GRADIENT + name in store})
-    meter = f"meter.{block.cut}"
-    if meter in store:
-        sums = store.read(meter)
+    _fill_meter(block, store)
+
+
+def _fill_meter(block: Trained, store: Store) -> None:
+    """Take over what all copies of a block have counted; the first of them does it for all."""
+    if block.replica > 0:
+        return
+    counted = itertools.takewhile(store.__contains__, (f"meter.{block.cut}.{copy}" for copy in itertools.count()))
+    for name in counted:
+        sums = store.read(name)
         if sums.shape != block.meter.sums.shape:
-            raise CheckpointError(f"{meter} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
-        block.meter.sums.copy_(sums)
+            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
+        block.meter.sums += sums.to(block.meter.sums.device)
 
 
 def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:

@@ -6,26 +6,50 @@ from typing import Protocol
 
 from torch import Tensor
 
-from trainer.checkpoint.keeper import Watcher
+from trainer.checkpoint.keeper import Keeper
 from trainer.checkpoint.start import Start
 from trainer.checkpoint.state import Trained
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
 from trainer.data.images import Pictures
 from trainer.data.mix import Mix
+from trainer.errors import SettingError
 from trainer.network import Network
 from trainer.partition.partition import Partition
 from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.reporting.reporter import Reporter
 from trainer.schedules import Schedule
+from trainer.stop import StopRequest
 from trainer.update import MakeOptimizer, UpdateOptions
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a training step is done, whatever the engine.
+
+    Attributes:
+        precision: ``fp32`` or ``bf16``.
+        compile: whether torch.compile makes the kernels.
+        skip_bad_steps: whether the update of a step whose loss is not finite is left out, instead of ending the run.
+        update: what an update does beyond the optimizer's step.
+    """
+
+    precision: str
+    compile: bool
+    skip_bad_steps: bool
+    update: UpdateOptions
+
+    def __post_init__(self) -> None:
+        if self.skip_bad_steps and (self.update.accumulate > 1 or self.update.average):
+            raise SettingError("on_nan=skip goes with neither update.accumulate nor update.average; use on_nan=stop")
 
 
 @dataclass
 class Job:
     """Everything that a run is made of, on one rank. ``images`` are there only on the ranks that feed a model;
-    ``start`` gives blocks the state that the run begins with; ``keeper`` makes what is called between two steps."""
+    ``start`` gives blocks the state that the run begins with; ``stop`` tells whether somebody asked for an early end;
+    ``keeper`` makes the keeper of what this rank trains."""
 
     rank: Rank
     network: Network
@@ -33,18 +57,16 @@ class Job:
     plan: Plan
     images: Pictures | None
     augment: list[Augmentation]
+    mix: list[Mix]
     make_optimizer: MakeOptimizer
     schedule: Schedule
+    options: StepOptions
+    start: Start
+    stop: StopRequest
+    keeper: Callable[[Sequence[Trained]], Keeper]
     reporter: Reporter
     clock: Clock
-    precision: str
     log_every: int
-    update_options: UpdateOptions
-    mix: list[Mix]
-    start: Start
-    skip_bad_steps: bool
-    keeper: Callable[[Sequence[Trained]], Watcher]
-    compile: bool
 
 
 class Engine(Protocol):
@@ -72,8 +94,8 @@ class Engine(Protocol):
         Raises ``SettingError`` where such blocks can't be placed."""
         ...
 
-    def keeps(self, world_size: int) -> bool:
-        """Whether a run on so many ranks keeps checkpoints, goes on from them, and ends at one step on a signal."""
+    def check(self, rank: Rank, options: StepOptions) -> None:
+        """Raise ``SettingError`` for options that the engine does not offer on these ranks."""
         ...
 
     def describe(self, rank: Rank, partition: Partition) -> str:

@@ -3,14 +3,15 @@
 Both run the same blocks through the same loop; they differ in where the blocks are placed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.block import Block
 from trainer.blocks import DTYPES, edge_layouts, make_block
 from trainer.data.source import ImageSource
-from trainer.engines.base import Job
+from trainer.ending import EndByHeaders, Ending
+from trainer.engines.base import Job, StepOptions
 from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError
 from trainer.local_losses.following import Follower
@@ -46,9 +47,8 @@ class PPLL:
         """Neighboring blocks together."""
         return place(seconds, ranks)
 
-    def keeps(self, world_size: int) -> bool:
-        """Always."""
-        return True
+    def check(self, rank: Rank, options: StepOptions) -> None:
+        """Everything goes."""
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many ranks, and what carries their packets."""
@@ -62,7 +62,7 @@ class PPLL:
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train this rank's blocks."""
-        return train_blocks(job, own_blocks(job), self.queue_depth)
+        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
 
 
 class Sequential:
@@ -88,9 +88,8 @@ class Sequential:
         """All in the one process."""
         return place(seconds, ranks)
 
-    def keeps(self, world_size: int) -> bool:
-        """Always."""
-        return True
+    def check(self, rank: Rank, options: StepOptions) -> None:
+        """Everything goes."""
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """One process."""
@@ -98,42 +97,49 @@ class Sequential:
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train all blocks."""
-        return train_blocks(job, own_blocks(job), self.queue_depth)
+        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
 
 
 def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:
     """The blocks that the partition places on this rank, ready to learn."""
-    rank, plan, cuts = job.rank, job.plan, job.partition.cut_points
     blocks = []
     for index, owner in enumerate(job.partition.blocks):
-        if rank.first + owner.rank == rank.rank:
-            block = make_block(job.network, cuts, index, plan.batch_size, rank.device, DTYPES[job.precision], kind)
-            if job.compile:
-                block.compile()
-            update = Update(
-                block.parameters(),
-                job.make_optimizer,
-                job.schedule,
-                plan.epochs,
-                plan.steps_per_epoch,
-                job.update_options,
-            )
-            block.train_with(update, _exchanges(block, job))
+        if job.rank.first + owner.rank == job.rank.rank:
+            block = new_block(job, index, kind)
+            block.train_with(new_update(job, block.parameters()), _exchanges(block, job))
             job.start.fill(block)
-            if job.skip_bad_steps:
+            if job.options.skip_bad_steps:
                 block.skip_bad_steps()
             blocks.append(block)
     return blocks
 
 
-def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int) -> dict[str, Tensor]:
+def new_block(job: Job, index: int, kind: type[Block] = Block) -> Block:
+    """Block number ``index``, compiled where that is asked for."""
+    cuts, precision = job.partition.cut_points, DTYPES[job.options.precision]
+    block = make_block(job.network, cuts, index, job.plan.batch_size, job.rank.device, precision, kind)
+    if job.options.compile:
+        block.compile()
+    return block
+
+
+def new_update(job: Job, parameters: Mapping[str, nn.Parameter]) -> Update:
+    """What updates ``parameters``, which go by their global names."""
+    plan = job.plan
+    return Update(
+        parameters, job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch, job.options.update
+    )
+
+
+def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int, ending: Ending) -> dict[str, Tensor]:
     """Train this rank's ``blocks``; their state."""
     rank, plan = job.rank, job.plan
     owners = [rank.first + block.rank for block in job.partition.blocks]
-    layouts = edge_layouts(job.network, job.partition.cut_points, plan.batch_size, DTYPES[job.precision])
+    layouts = edge_layouts(job.network, job.partition.cut_points, plan.batch_size, DTYPES[job.options.precision])
     edges = open_edges(rank, owners, layouts, image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
-    run(lanes, plan, Measure(blocks, job.clock, job.reporter, job.log_every, plan.done), job.keeper(blocks))
+    measure = Measure(blocks, job.clock, job.reporter, job.log_every, plan.done)
+    run(lanes, plan, measure, ending, job.keeper(blocks))
     for block in blocks:
         block.close()
     return {name: value for block in blocks for name, value in block.result().items()}
@@ -142,7 +148,7 @@ def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int) -> dict[st
 def _exchanges(block: Block, job: Job) -> list[Exchange]:
     """The weights that a block exchanges with its neighbours: where the local loss follows the next block's first unit,
     it publishes its own first unit for the block before it, and follows that of the block after it."""
-    refresh, control = job.network.local_loss.refresh, job.rank.control
+    refresh, control = job.network.local_loss.refresh, job.rank.control.under(f"replica{job.rank.replica}")
     if refresh is None:
         return []
     exchanges: list[Exchange] = []

@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 
 from trainer.block import Output
-from trainer.checkpoint.keeper import Watcher
+from trainer.checkpoint.keeper import Keeper
+from trainer.ending import Ending
 from trainer.packet import Kind, Packet
 from trainer.plan import Phase, Plan
 from trainer.reporting.measure import Measure
@@ -74,7 +75,7 @@ def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
         yield packet.tag.step
 
 
-def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, keeper: Watcher) -> int:
+def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, ending: Ending, keeper: Keeper) -> int:
     """Do what the plan says with this rank's blocks; the number of the last step done."""
     step = plan.done
     for phase in plan.phases():
@@ -82,11 +83,12 @@ def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, keeper: Watcher) ->
             measure.begin_training(step)
             for step, *_ in zip(*(train(lane, plan, phase) for lane in lanes), strict=False):
                 measure.step(step, phase.epoch)
+                ending.trained(step)
                 keeper.trained(step)
             measure.end_training(step)
         else:
             for batch, *_ in zip(*(test(lane, plan, phase) for lane in lanes), strict=False):
-                keeper.tested(step, batch)
+                ending.tested(step, batch)
             measure.end_test()
         if phase.kind is Kind.TEST or not plan.tests_after(step):
             measure.end_epoch(step, phase.epoch)

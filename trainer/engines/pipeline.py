@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
-from trainer.block import Block
-from trainer.blocks import DTYPES, activation, make_block
+from trainer.blocks import DTYPES, activation
 from trainer.clock import Clock
-from trainer.checkpoint.keeper import NoKeeper
 from trainer.data.source import data_fields
-from trainer.engines.base import Job
-from trainer.engines.local_learning import image_source
+from trainer.ending import EndByHeaders
+from trainer.engines.base import Job, StepOptions
+from trainer.engines.local_learning import image_source, new_block, new_update
 from trainer.engines.loop import Lane, run
 from trainer.engines.stage import Pipelined, Relay, Stage, sent_like
 from trainer.errors import SettingError
@@ -26,7 +25,7 @@ from trainer.partition.partition import Partition
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
-from trainer.update import Update, UpdateOptions
+from trainer.update import UpdateOptions
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,23 @@ class Pipeline:
                 f"{ranks} ranks; a multiple of {ranks} always can"
             )
 
-    def keeps(self, world_size: int) -> bool:
-        """No: a stage is no block that a checkpoint could hold."""
-        return False
+    def check(self, rank: Rank, options: StepOptions) -> None:
+        """Raise ``SettingError`` where ranks share a GPU, and for what the library does not do."""
+        if rank.staged:
+            raise SettingError(
+                "engine=pipeline needs a GPU for each rank: NCCL refuses to share one; start fewer ranks"
+            )
+        if options.compile and self._schedule.splits_backward:
+            raise SettingError(
+                f"compile=true does not go with engine.schedule={self._name}, which splits the backward; choose "
+                f"compile=false or another schedule"
+            )
+        if options.update != UpdateOptions(decay_norms_and_biases=options.update.decay_norms_and_biases):
+            raise SettingError(
+                "engine=pipeline has no update.clip_norm, update.accumulate or update.average; leave them out"
+            )
+        if options.skip_bad_steps:
+            raise SettingError("on_nan=skip does not go with engine=pipeline; use on_nan=stop")
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """Schedule, ranks, stages and micro-batches."""
@@ -138,22 +151,10 @@ class Pipeline:
         )
 
     def train(self, job: Job) -> dict[str, Tensor]:
-        """Train this rank's stages. Raises ``SettingError`` where ranks share a GPU."""
+        """Train this rank's stages."""
         rank, plan = job.rank, job.plan
-        if rank.staged:
-            raise SettingError(
-                "engine=pipeline needs a GPU for each rank: NCCL refuses to share one; start fewer ranks"
-            )
-        if job.compile and self._schedule.splits_backward:
-            raise SettingError(
-                f"compile=true does not go with engine.schedule={self._name}, which splits the backward; choose "
-                f"compile=false or another schedule"
-            )
-        if job.update_options != UpdateOptions(decay_norms_and_biases=job.update_options.decay_norms_and_biases):
-            raise SettingError(
-                "engine=pipeline has no update.clip_norm, update.accumulate or update.average; leave them out"
-            )
         pipelined = self._stages(job)
+        job.start.fill(pipelined)
         # Labels and the plan's early end go from rank to rank beside the activations: every rank knows where it is.
         labels = Layout([data_fields(job.network.spec, plan.batch_size)["label"]])
         ranks = range(rank.world_size)
@@ -162,12 +163,9 @@ class Pipeline:
         )
         learners = [pipelined] if pipelined.has_loss else []
         clock = Clock(rank.device, sees_waits=False)
-        run(
-            [Lane(pipelined, *edge) for edge in edges],
-            plan,
-            Measure(learners, clock, job.reporter, job.log_every, plan.done),
-            NoKeeper(),
-        )
+        measure = Measure(learners, clock, job.reporter, job.log_every, plan.done)
+        ending = EndByHeaders(plan, job.stop, rank.rank)
+        run([Lane(pipelined, *edge) for edge in edges], plan, measure, ending, job.keeper([pipelined]))
         return pipelined.state()
 
     def _stages(self, job: Job) -> Pipelined:
@@ -178,29 +176,19 @@ class Pipeline:
             dist.new_group(timeout=rank.timeout, backend="nccl" if rank.device.type == "cuda" else "gloo"),
         )
         own = [index for index, block in enumerate(partition.blocks) if block.rank == rank.rank]
-        blocks = [self._block(job, index) for index in own]
+        blocks = [new_block(job, index) for index in own]
         count = len(partition.blocks)
         modules = [Stage(block, block.index == 0, block.index == count - 1) for block in blocks]
         stages = [
             PipelineStage(module, index, count, rank.device, *self._like(job, index), group=group)
             for module, index in zip(modules, own, strict=True)
         ]
-        parameters = {name: value for block in blocks for name, value in block.parameters().items()}
-        update = Update(
-            parameters, job.make_optimizer, job.schedule, plan.epochs, plan.steps_per_epoch, job.update_options
-        )
+        update = new_update(job, {name: value for block in blocks for name, value in block.parameters().items()})
         relay = Relay([block.rank for block in partition.blocks], self._fields(job, plan.batch_size), rank, group)
         pipelined = Pipelined(modules, blocks, count - 1, update, relay)
         given: Any = stages if self._schedule.several else stages[0]
         pipelined.run_by(self._schedule.kind(given, self._microbatches, loss_fn=pipelined.loss))
         return pipelined
-
-    def _block(self, job: Job, index: int) -> Block:
-        cuts, size = job.partition.cut_points, job.plan.batch_size
-        block = make_block(job.network, cuts, index, size, job.rank.device, DTYPES[job.precision])
-        if job.compile:
-            block.compile()
-        return block
 
     def _like(self, job: Job, index: int) -> tuple[Tensor, Tensor]:
         """What a micro-batch is like before and after a stage, so that the library need not find out in its first
@@ -214,4 +202,4 @@ class Pipeline:
     def _fields(self, job: Job, size: int) -> list[Field]:
         """What each stage hands on for ``size`` images; the last one's are the logits."""
         ends = [*job.partition.cut_points, job.network.names[-1]]
-        return [activation(job.network, unit, size, DTYPES[job.precision]) for unit in ends]
+        return [activation(job.network, unit, size, DTYPES[job.options.precision]) for unit in ends]

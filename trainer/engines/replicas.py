@@ -2,8 +2,8 @@
 parallelism makes of local learning.
 
 Every rank is shown its share of each batch, and the gradients are averaged by torch's DistributedDataParallel while the
-backward goes on. Batch norm sees each rank's share alone, and rank 0's running statistics are the ones that are kept:
-torch's own defaults but for the buffers, which are not copied between the ranks in the course of the training.
+backward goes on. Batch norm sees each rank's share alone, and rank 0's running statistics are the ones that are tested
+and kept: as with torch's own defaults, but copied to the other ranks before a test instead of before every step.
 """
 
 import warnings
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.block import Block, Output
-from trainer.engines.base import Job
+from trainer.ending import EndByHeaders, EndTogether
+from trainer.engines.base import Job, StepOptions
 from trainer.engines.local_learning import own_blocks, train_blocks
 from trainer.errors import SettingError
 from trainer.packet import Packet
@@ -27,14 +28,26 @@ from trainer.transport.remote import lost_group
 class ReplicatedBlock(Block):
     """A block of which every rank has a copy, and whose gradients are averaged over the copies."""
 
+    _group: dist.ProcessGroup | None = None
     _averaging: DistributedDataParallel | None = None
 
     def average_over(self, group: dist.ProcessGroup) -> None:
         """Average the gradients over the ranks of ``group`` from now on; all of them call this."""
+        self._group, self.replica = group, group.rank()
         with warnings.catch_warnings():
             # torch 2.15 has another name for the argument, which older ones do not know.
             warnings.simplefilter("ignore", FutureWarning)
             self._averaging = DistributedDataParallel(_Modules(self), process_group=group, broadcast_buffers=False)
+
+    def eval(self) -> None:
+        """Prepare for ``test``, with the running statistics of the first rank on all."""
+        super().eval()
+        if self._group is None:
+            return
+        with lost_group("the start of a test"):
+            for module in self.modules():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0, self._group)
 
     def forward(self, packet: Packet) -> Output:
         """Run the units on ``packet["x"]``, ``(N, ...)``, this rank's share of the batch."""
@@ -62,15 +75,41 @@ class _Modules(nn.Module):
         return self._forward(packet)
 
 
-class DDPLocal:
-    """Local learning with all blocks on every rank and gradients averaged."""
+class Replicas:
+    """Training with a copy of the model on every rank."""
 
-    end_to_end = False
     queue_depth = 0
 
     def replicas(self, world_size: int) -> int:
         """One a rank."""
         return world_size
+
+    def check(self, rank: Rank, options: StepOptions) -> None:
+        """Raise ``SettingError`` where copies would have to agree on which steps to skip."""
+        if options.skip_bad_steps and rank.world_size > 1:
+            raise SettingError(
+                f"on_nan=skip does not go with data parallelism on {rank.world_size} ranks; use on_nan=stop"
+            )
+
+    def train(self, job: Job) -> dict[str, Tensor]:
+        """Train this rank's copy; its state, on the first rank."""
+        rank = job.rank
+        blocks = own_blocks(job, ReplicatedBlock)
+        if rank.world_size == 1:
+            return train_blocks(job, blocks, self.queue_depth, EndByHeaders(job.plan, job.stop, rank.rank))
+        backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
+        group = cast(dist.ProcessGroup, dist.new_group(timeout=rank.timeout, backend=backend))
+        for block in blocks:
+            assert isinstance(block, ReplicatedBlock)
+            block.average_over(group)
+        state = train_blocks(job, blocks, self.queue_depth, EndTogether(job.plan, job.stop, rank.control))
+        return state if rank.rank == 0 else {}
+
+
+class DDPLocal(Replicas):
+    """Local learning with all blocks on every rank and gradients averaged."""
+
+    end_to_end = False
 
     def blocks(self, world_size: int) -> int:
         """Four."""
@@ -80,28 +119,15 @@ class DDPLocal:
         """All on the one rank that has the copy."""
         return [0] * len(seconds)
 
-    def keeps(self, world_size: int) -> bool:
-        """Only in one process: copies would have to agree on what to keep and where to end."""
-        return world_size == 1
-
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many copies."""
         return f"local learning of {len(partition.blocks)} blocks, {_copies(rank)}"
 
-    def train(self, job: Job) -> dict[str, Tensor]:
-        """Train all blocks of this rank's copy."""
-        return train_copy(job)
 
-
-class Backprop:
+class Backprop(Replicas):
     """End-to-end training by backpropagation: one block, which ends with the model's own head."""
 
     end_to_end = True
-    queue_depth = 0
-
-    def replicas(self, world_size: int) -> int:
-        """One a rank."""
-        return world_size
 
     def blocks(self, world_size: int) -> int:
         """The whole model."""
@@ -116,31 +142,9 @@ class Backprop:
             )
         return [0] * len(seconds)
 
-    def keeps(self, world_size: int) -> bool:
-        """Only in one process: copies would have to agree on what to keep and where to end."""
-        return world_size == 1
-
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many copies."""
         return f"backpropagation end to end, {_copies(rank)}"
-
-    def train(self, job: Job) -> dict[str, Tensor]:
-        """Train this rank's copy."""
-        return train_copy(job)
-
-
-def train_copy(job: Job) -> dict[str, Tensor]:
-    """Train this rank's copy of the model; its state, on the first rank."""
-    rank = job.rank
-    blocks = own_blocks(job, ReplicatedBlock)
-    if rank.world_size > 1:
-        backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
-        group = cast(dist.ProcessGroup, dist.new_group(timeout=rank.timeout, backend=backend))
-        for block in blocks:
-            assert isinstance(block, ReplicatedBlock)
-            block.average_over(group)
-    state = train_blocks(job, blocks, 0)
-    return state if rank.rank == 0 else {}
 
 
 def _copies(rank: Rank) -> str:

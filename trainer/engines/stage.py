@@ -1,7 +1,7 @@
 """A rank's part of an ordinary pipeline: stages as ``torch.distributed.pipelining`` takes them, and all of a rank's
 stages together in the shape of a block, so that the loop of local learning drives them as well."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,6 +118,7 @@ class Pipelined:
     labels alone, the activations are the library's business."""
 
     index = 0
+    replica = 0
 
     def __init__(
         self, modules: Sequence[Stage], blocks: Sequence[Block], last: int, update: Update, relay: Relay
@@ -125,6 +126,7 @@ class Pipelined:
         """``modules`` are made of ``blocks``, whose numbers go up to ``last`` over all ranks; ``update`` has the
         parameters of all of them."""
         self._modules, self._blocks, self.update, self._relay = modules, blocks, update, relay
+        self.cut = blocks[-1].cut
         self._has_images = blocks[0].index == 0
         self.has_loss = blocks[-1].index == last
         self.meter = Meter(blocks[0].device)
@@ -186,6 +188,13 @@ class Pipelined:
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer of these stages under its global name."""
         return {name: value for block in self._blocks for name, value in block.state().items()}
+
+    def exchange_state(self) -> dict[str, Tensor]:
+        """Nothing: stages exchange no weights."""
+        return {}
+
+    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Nothing to go on with."""
 
     def _step(self, packet: Packet, losses: list[Tensor]) -> Tensor:
         """Let the schedule do all micro-batches of a packet; the logits, on the rank that has the model's end."""

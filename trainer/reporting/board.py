@@ -100,7 +100,7 @@ class Board:
             record["blocks"] = _step(parts)
             self._tell(lambda listener: listener.step(record))
             return
-        record |= _epoch(parts, self._run.config["batch_size"])
+        record |= _epoch(parts, self._run.step_images)
         self._epochs.append(record)
         self._tell(lambda listener: listener.epoch(record))
 
@@ -132,7 +132,7 @@ def _step(parts: Sequence[Record]) -> list[Record]:
     return blocks
 
 
-def _epoch(parts: Sequence[Record], batch_size: int) -> Record:
+def _epoch(parts: Sequence[Record], step_images: int) -> Record:
     """An epoch's record of its parts. A lap covers an epoch's steps but those left out at the beginning of the run."""
     learners = _learners(parts)
     record: Record = {"train": {"blocks": [_mean(copy["train"] for copy, _ in copies) for copies in learners]}}
@@ -141,14 +141,14 @@ def _epoch(parts: Sequence[Record], batch_size: int) -> Record:
         record["test"] = {"blocks": tested, "accuracy": tested[-1]["accuracy"]}
     laps = [part["lap"] for part in parts]
     last = laps[-1]
-    record["images_per_second"] = last["steps"] * batch_size / last["seconds"] if last["steps"] else None
+    record["images_per_second"] = last["steps"] * step_images / last["seconds"] if last["steps"] else None
     record["measured_steps"] = last["steps"]
     record["measured_seconds"] = last["seconds"]
     record["ranks"] = [{key: lap[key] for key in RANK_KEYS} for lap in laps]
     return record
 
 
-def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out_steps: int) -> Record:
+def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> Record:
     """The summary of a run's epochs."""
     tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
     ranks = len(epochs[-1]["ranks"])
@@ -167,7 +167,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, batch_size: int, left_out
         "exit_accuracies": [block["accuracy"] for block in epochs[-1]["test"]["blocks"]]
         if "test" in epochs[-1]
         else None,
-        "images_per_second": steps * batch_size / seconds if steps else None,
+        "images_per_second": steps * run.step_images / seconds if steps else None,
         "left_out_steps": left_out_steps,
         "pipeline_efficiency": None if note or not steps else min(1.0, max(map(sum, busy)) / seconds),
         "note": note,

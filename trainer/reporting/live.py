@@ -29,7 +29,7 @@ class LiveView:
         """Show a step."""
         before, then = self._seen
         now = time.perf_counter()
-        self._rate = (record["step"] - before) * self._run.config["batch_size"] / (now - then)
+        self._rate = (record["step"] - before) * self._run.step_images / (now - then)
         self._seen = (record["step"], now)
         self._step, self._blocks = record["step"], record["blocks"]
         self._live.update(self._draw())

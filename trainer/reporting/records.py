@@ -21,6 +21,7 @@ class RunFacts:
         partition: its blocks.
         exits: the cut points after which a local classifier sits; what learns are these blocks and the last.
         ranks: how many processes it has.
+        step_images: how many images one training step has.
         epochs: how many it has in all.
         steps_per_epoch: training steps of each.
         last_step: where it ends.
@@ -33,6 +34,7 @@ class RunFacts:
     partition: Partition
     exits: Sequence[str]
     ranks: int
+    step_images: int
     epochs: int
     steps_per_epoch: int
     last_step: int

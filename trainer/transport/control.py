@@ -31,6 +31,10 @@ class Control:
         """The same traffic through a connection of its own."""
         return Control(self._store.clone(), self.rank, self.world_size)
 
+    def under(self, prefix: str) -> "Control":
+        """The same traffic under a prefix, for what ranks or copies say in the same words."""
+        return Control(dist.PrefixStore(prefix, self._store), self.rank, self.world_size)
+
     def agree(self, key: str, decide: Callable[[], T]) -> T:
         """What rank 0 decides, on every rank. Only rank 0 calls ``decide``, and only the first time; the result must be
         JSON. The others wait as long as it takes: where rank 0 fails, the launcher ends them."""
@@ -40,7 +44,7 @@ class Control:
         return json.loads(self._store.get(key))
 
     def agreed(self, key: str) -> Any:
-        """On rank 0: what has been agreed on under a key, or None; does not wait."""
+        """What has been agreed on under a key, or None; does not wait."""
         key = f"agreed/{key}"
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
 

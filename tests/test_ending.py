@@ -1,0 +1,58 @@
+"""An early end is decided by rank 0, and reaches every rank before it begins a step beyond."""
+
+import signal
+
+import pytest
+import torch.distributed as dist
+
+from trainer.ending import EndByHeaders, EndTogether
+from trainer.plan import Plan
+from trainer.stop import StopRequest
+from trainer.transport.control import Control
+from trainer.transport.remote import STOP_LEAD
+
+
+def asked() -> StopRequest:
+    stop = StopRequest()
+    stop.ask(signal.SIGTERM)
+    return stop
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_ends_a_chain_beyond_what_is_under_way(rank: int) -> None:
+    plan = Plan(400, 8, 4, epochs=1)
+    EndByHeaders(plan, asked(), rank).trained(3)
+    assert plan.early_end == (3 + STOP_LEAD if rank == 0 else -1)
+
+
+def test_an_end_in_a_test_is_a_step_that_follows_it() -> None:
+    plan = Plan(40, 40, 4, epochs=2)
+    EndByHeaders(plan, asked(), 0).tested(10, batch=10)
+    assert plan.early_end == 10 + STOP_LEAD
+    long = Plan(40, 400, 4, epochs=2)
+    EndByHeaders(long, asked(), 0).tested(10, batch=1)
+    assert long.early_end == 11
+
+
+def test_nobody_asked() -> None:
+    plan = Plan(40, 8, 4, epochs=1)
+    EndByHeaders(plan, StopRequest(), 0).trained(3)
+    assert not plan.stopped
+
+
+@pytest.mark.parametrize(("asked_at", "end"), [(1, 8), (7, 8), (8, 16), (9, 16)])
+def test_replicas_end_together_at_the_next_meeting(asked_at: int, end: int) -> None:
+    store, stop = dist.HashStore(), StopRequest()
+    plans = [Plan(400, 8, 4, epochs=1) for _ in range(3)]
+    endings = [EndTogether(plan, stop if rank == 0 else StopRequest(), Control(store, rank, 3))
+               for rank, plan in enumerate(plans)]  # fmt: skip
+    done = []
+    for step in range(1, 100):
+        if step == asked_at:
+            stop.ask(signal.SIGTERM)
+        for rank, (plan, ending) in enumerate(zip(plans, endings, strict=True)):
+            if step <= plan.last_step:
+                ending.trained(step)
+                done.append((rank, step))
+    assert [plan.early_end for plan in plans] == [end] * 3
+    assert [max(step for rank, step in done if rank == number) for number in range(3)] == [end] * 3

@@ -1,0 +1,61 @@
+"""How an early end that somebody asked for gets to every rank: rank 0 decides which step is the last, and each rank
+learns of it before it begins a step beyond."""
+
+from typing import Protocol
+
+from trainer.plan import Plan
+from trainer.stop import StopRequest
+from trainer.transport.control import Control
+from trainer.transport.remote import STOP_LEAD
+
+MEETING_STEPS = 8
+"""How often replicas look whether the run ends."""
+
+
+class Ending(Protocol):
+    """What a rank asks between two steps whether the run ends early."""
+
+    def trained(self, step: int) -> None:
+        """Training step ``step`` is done on this rank."""
+        ...
+
+    def tested(self, step: int, batch: int) -> None:
+        """Batch number ``batch`` of the test after step ``step`` is done on this rank."""
+        ...
+
+
+class EndByHeaders:
+    """For ranks in a chain: the headers of packets carry the last step from rank 0 down the pipeline."""
+
+    def __init__(self, plan: Plan, stop: StopRequest, rank: int) -> None:
+        self._plan, self._stop, self._rank = plan, stop, rank
+
+    def trained(self, step: int) -> None:
+        """On rank 0, end the plan some steps ahead where that was asked for."""
+        self._end_where_asked(step + STOP_LEAD)
+
+    def tested(self, step: int, batch: int) -> None:
+        """The same; at least one step more, so that the end is a step's and not a test's."""
+        self._end_where_asked(step + max(1, STOP_LEAD - (self._plan.test_batches - batch)))
+
+    def _end_where_asked(self, last_step: int) -> None:
+        if self._rank == 0 and self._stop.signal is not None:
+            self._plan.stop(last_step, evaluate=False)
+
+
+class EndTogether:
+    """For replicas, which no packet connects. They average their gradients in every step, so none is done with a step
+    that rank 0 has not begun: what rank 0 wrote before it is there for all of them after it."""
+
+    def __init__(self, plan: Plan, stop: StopRequest, control: Control) -> None:
+        self._plan, self._stop, self._control = plan, stop, control
+
+    def trained(self, step: int) -> None:
+        """On rank 0, announce the next meeting as the end where that was asked for; at a meeting, look for it."""
+        if self._control.rank == 0 and self._stop.signal is not None:
+            self._control.agree("end", lambda: (step // MEETING_STEPS + 1) * MEETING_STEPS)
+        if step % MEETING_STEPS == 0 and (end := self._control.agreed("end")) is not None:
+            self._plan.stop(end, evaluate=False)
+
+    def tested(self, step: int, batch: int) -> None:
+        """Nothing: the next step is soon enough."""

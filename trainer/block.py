@@ -21,6 +21,10 @@ CLASSIFIERS = "local_classifiers"
 """Prefix of the local classifiers' names in a saved model."""
 
 
+COMPILED_UNITS = 4096
+"""So many kernels torch.compile may make of one class's code. By default it stops at 8 and says so once in a log."""
+
+
 @dataclass
 class Output(Packet):
     """What a block makes of the packet ``incoming``: the packet for the next block, whose ``x`` is detached, and for
@@ -74,10 +78,15 @@ class Block:
 
     def compile(self) -> None:
         """Let torch.compile make kernels for each unit and the classifier at their first call. Unit by unit, so that
-        equal units share one, and what a unit computes does not depend on which others are in its block."""
+        equal units share one, and what a unit computes does not depend on which others are in its process: no kernel is
+        made for shapes in general, and none is left out because there are many."""
+        from torch._dynamo import config
+
+        config.recompile_limit = config.accumulated_recompile_limit = COMPILED_UNITS
+        config.fail_on_recompile_limit_hit = True
         for module in self.modules():
             if not isinstance(module, ModelOutput):
-                module.compile()
+                module.compile(dynamic=False)
 
     @property
     def update(self) -> Update:

@@ -106,7 +106,7 @@ def _settings(forward: list[float], backward: list[float], options: argparse.Nam
         f"dataset.train_size={BATCH * options.steps}",
         f"dataset.test_size={BATCH}",
         "dataset.image_size=8",
-        "local_loss=greedy",
+        "local_loss=glancing",
         "optimizer=sgd",
         "epochs=1",
         *options.overrides,

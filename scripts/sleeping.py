@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
+
 PARTS = 2
 """Units of a block, so that schedules with two stages a rank can cut it in halves."""
 
 
-class _SleepForInputs(torch.autograd.Function):
+class _Forward(torch.autograd.Function):
     """Hands a tensor on; sleeps forward, and backward as long as gradients of inputs take."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
         ctx.seconds = backward_seconds
         time.sleep(forward_seconds)
-        return x.clone()
+        return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -26,13 +28,25 @@ class _SleepForInputs(torch.autograd.Function):
         return gradients[0], None, None
 
 
-class _SleepForWeights(torch.autograd.Function):
+class _Weigh(torch.autograd.Function):
+    """Hands a tensor on as if a weight had a part in it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], gradients[0].new_zeros(1)
+
+
+class _Weight(torch.autograd.Function):
     """Hands a weight on; sleeps backward as long as gradients of weights take."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, seconds: float) -> Tensor:
         ctx.seconds = seconds
-        return weight.clone()
+        return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -43,12 +57,12 @@ class _SleepForWeights(torch.autograd.Function):
 class Sleeper(nn.Module):
     """A unit that takes ``forward_seconds`` and ``backward_seconds`` for ``whole_batch`` images: ``(N, ...)`` to
     ``(N, width)``. Half of the backward is for inputs and half for weights; where no input needs a gradient, all of it
-    is for weights, so that it always takes as long."""
+    is for weights, so that it always takes as long. It computes nothing: that would be what many ranks fight for."""
 
     def __init__(self, forward_seconds: float, backward_seconds: float, whole_batch: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width))
-        self._seconds, self._whole_batch = (forward_seconds, backward_seconds), whole_batch
+        self.weight = nn.Parameter(torch.zeros(1))
+        self._seconds, self._whole_batch, self._width = (forward_seconds, backward_seconds), whole_batch, width
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, ...)`` to ``(N, width)``."""
@@ -57,10 +71,29 @@ class Sleeper(nn.Module):
         if not self.training:
             forward_seconds = 0.0
         for_inputs = backward_seconds / 2 if x.requires_grad else 0.0
-        x = _SleepForInputs.apply(x, forward_seconds, for_inputs)
-        if x.shape[1:] != self.weight.shape:
-            x = x.flatten(1)[:, :1]
-        return x + _SleepForWeights.apply(self.weight, backward_seconds - for_inputs)
+        if x.dim() > 2:
+            x = x.flatten(1)[:, :1].expand(-1, self._width).contiguous()
+        x = _Forward.apply(x, forward_seconds, for_inputs)
+        return _Weigh.apply(x, _Weight.apply(self.weight, backward_seconds - for_inputs))
+
+
+class Glance(nn.Linear):
+    """A linear classifier on the first few features alone: ``(N, width)`` to ``(N, classes)``."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width)`` to ``(N, classes)``."""
+        return super().forward(x[:, : self.in_features])
+
+
+class Glancing(LocalLoss):
+    """Cross-entropy behind a classifier that costs as good as nothing, whatever the features' size."""
+
+    def classifier(self, site: Site) -> LocalClassifier:
+        """One ``Glance``."""
+        return HeadClassifier(Glance(site.num_classes))
 
 
 def sleeping(
@@ -68,12 +101,12 @@ def sleeping(
 ) -> nn.Sequential:
     """A model of one block for each of ``forward_ms`` and ``backward_ms``, named ``block0``, ``block1``, ..., of
     ``PARTS`` equal units, and a head that takes no time."""
-    width = packet_bytes // (4 * whole_batch)
+    width = max(8, packet_bytes // (4 * whole_batch))
     model = nn.Sequential()
     for index, (forward, backward) in enumerate(zip(forward_ms, backward_ms, strict=True)):
         parts = [Sleeper(forward / 1e3 / PARTS, backward / 1e3 / PARTS, whole_batch, width) for _ in range(PARTS)]
         model.add_module(f"block{index}", nn.Sequential(*parts))
-    model.add_module("head", nn.Linear(width, num_classes))
+    model.add_module("head", Glance(num_classes))
     return model
 
 

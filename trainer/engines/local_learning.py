@@ -24,24 +24,15 @@ from trainer.transport.weights import Exchange, Publisher, Subscriber
 from trainer.update import Update
 
 
-class PPLL:
-    """Pipeline parallelism with local learning (Guo et al., arXiv 2411.12780)."""
+class LocalLearning:
+    """What both have: one model over all ranks, every block trained by a loss of its own."""
 
     end_to_end = False
-
-    def __init__(self, queue_depth: int = 2) -> None:
-        """``queue_depth`` is the number of packets that may wait to be taken by the next rank."""
-        if queue_depth < 1:
-            raise SettingError(f"engine.queue_depth={queue_depth} must be at least 1")
-        self.queue_depth = queue_depth
+    queue_depth = 0
 
     def replicas(self, world_size: int) -> int:
         """All ranks share one model."""
         return 1
-
-    def blocks(self, world_size: int) -> int:
-        """One a rank."""
-        return world_size
 
     def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
         """Neighboring blocks together."""
@@ -49,6 +40,24 @@ class PPLL:
 
     def check(self, rank: Rank, options: StepOptions) -> None:
         """Everything goes."""
+
+    def train(self, job: Job) -> dict[str, Tensor]:
+        """Train this rank's blocks."""
+        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
+
+
+class PPLL(LocalLearning):
+    """Pipeline parallelism with local learning (Guo et al., arXiv 2411.12780)."""
+
+    def __init__(self, queue_depth: int = 2) -> None:
+        """``queue_depth`` is the number of packets that may wait to be taken by the next rank."""
+        if queue_depth < 1:
+            raise SettingError(f"engine.queue_depth={queue_depth} must be at least 1")
+        self.queue_depth = queue_depth
+
+    def blocks(self, world_size: int) -> int:
+        """One a rank."""
+        return world_size
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """How many ranks, and what carries their packets."""
@@ -60,20 +69,9 @@ class PPLL:
             )
         return f"ppll, {rank.world_size} ranks, packets by {'NCCL' if rank.device.type == 'cuda' else 'gloo'}"
 
-    def train(self, job: Job) -> dict[str, Tensor]:
-        """Train this rank's blocks."""
-        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
 
-
-class Sequential:
+class Sequential(LocalLearning):
     """Local learning in one process: the same result, without the pipeline."""
-
-    end_to_end = False
-    queue_depth = 0
-
-    def replicas(self, world_size: int) -> int:
-        """One."""
-        return 1
 
     def blocks(self, world_size: int) -> int:
         """Four."""
@@ -84,20 +82,9 @@ class Sequential:
             )
         return 4
 
-    def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
-        """All in the one process."""
-        return place(seconds, ranks)
-
-    def check(self, rank: Rank, options: StepOptions) -> None:
-        """Everything goes."""
-
     def describe(self, rank: Rank, partition: Partition) -> str:
         """One process."""
         return f"sequential, one process with {len(partition.blocks)} blocks"
-
-    def train(self, job: Job) -> dict[str, Tensor]:
-        """Train all blocks."""
-        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
 
 
 def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:

@@ -13,6 +13,10 @@ of the machine hits both. Images per second are the trainer's own, without the f
 times the same engines and transport with blocks that sleep for a set time instead of computing, so that what is left is
 the cost of schedule and transport: ppll and every schedule of engine=pipeline, next to one block alone in one process
 and to what the bubble alone would cost. More ranks than cores can be timed so.
+
+    python scripts/benchmark.py --start --ranks 4
+
+times a run from the command to its first step, next to a program that only imports torch and makes a gloo group.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from pathlib import Path
 
 import jobs
 import sleep_benchmark
+import start_benchmark
 
 from trainer.engines.pipeline import SCHEDULES
 
@@ -41,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
     parser.add_argument("--steps", type=int, default=60, help="training steps of a job")
+    parser.add_argument("--start", action="store_true", help="time from the command to the first step")
     sleep = parser.add_argument_group("with --sleep")
     sleep.add_argument("--sleep", action="store_true", help="time blocks that sleep")
     sleep.add_argument(
@@ -55,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.sleep:
             sleep_benchmark.measure(options)
+            return 0
+        if options.start:
+            for ranks in options.ranks or [4]:
+                start_benchmark.measure(ranks, options.rounds, options.overrides)
             return 0
         for model in options.models:
             for ranks in options.ranks or [2]:

@@ -184,7 +184,8 @@ def set_deterministic(wanted: bool) -> None:
     torch raises when it is called."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(wanted)
+    if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
+        torch.use_deterministic_algorithms(wanted)
 
 
 def choose_device(name: str, local_rank: int) -> torch.device:

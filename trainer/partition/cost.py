@@ -63,8 +63,9 @@ class Costs:
         return body + (0.0 if last else self.classifier[units[-1]])
 
 
-Timer = Callable[[nn.Module, Callable[[], Tensor]], float]
-"""Gives the seconds of a training step of a module, whose output (a loss, or anything) a function computes."""
+Timer = Callable[[nn.Module, Tensor, Callable[[], Tensor]], float]
+"""Gives the seconds of a training step of a module for an input, of which a function computes the output (a loss, or
+anything)."""
 
 
 def costs_of(network: Network, batch_size: int, device: torch.device, timer: Timer) -> Costs:
@@ -76,9 +77,9 @@ def costs_of(network: Network, batch_size: int, device: torch.device, timer: Tim
     names = network.names
     for name, unit in network.units.items():
         unit = placed(copy.deepcopy(unit), device)
-        first[name] = timer(unit, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
+        first[name] = timer(unit, x, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
         wanting = x.clone().requires_grad_()
-        inner[name] = timer(unit, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
+        inner[name] = timer(unit, wanting, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
         with torch.no_grad():
             x = unit(x)
         if name != names[-1]:
@@ -95,7 +96,7 @@ def _classifier_cost(
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()
-    return timer(classifier, lambda: classifier.judge(features, packet).loss)
+    return timer(classifier, features, lambda: classifier.judge(features, packet).loss)
 
 
 def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:
@@ -108,10 +109,15 @@ def blank_packet(network: Network, batch_size: int, device: torch.device) -> Pac
 
 def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
     """Costs by counting: the same on every machine, in no time."""
+    known: dict[Any, float] = {}
 
-    def timer(module: nn.Module, forward: Callable[[], Tensor]) -> float:
-        work = count(module, forward)
-        return machine.seconds(work.flops, work.nbytes)
+    def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
+        # A model is made of few kinds of units, and counting one takes longer than a step of it.
+        kind = (repr(module), *(p.shape for p in module.parameters()), x.shape, x.requires_grad)
+        if kind not in known:
+            work = count(module, forward)
+            known[kind] = machine.seconds(work.flops, work.nbytes)
+        return known[kind]
 
     return costs_of(network, batch_size, torch.device("meta"), timer)
 
@@ -119,7 +125,7 @@ def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
 def measured(network: Network, batch_size: int, device: torch.device, repeats: int) -> Costs:
     """Costs by the clock: the median of ``repeats`` steps of each piece, in seconds, on ``device``."""
 
-    def timer(module: nn.Module, forward: Callable[[], Tensor]) -> float:
+    def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
         optimizer = (
             torch.optim.SGD(module.parameters(), 0.0, momentum=0.9) if any(True for _ in module.parameters()) else None
         )

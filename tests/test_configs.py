@@ -1,21 +1,24 @@
 """The files of conf/: each composes and builds what it names; recipes fit what they are for; --help tells of all."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from torch import nn
 
 from trainer.assemble import augmentations, label_mixes, make_network
 from trainer.data.images import DataSpec
 from trainer.main import CONFIGS
 from trainer.partition.strategies import check_points
-from trainer.settings import build
+from trainer.settings import Settings, build
 from trainer.update import UpdateOptions
+from trainer.usage import COLUMN, PARTS, flat, shown, usage
 
 LEAVE = {"partition": ("points", "blocks"), "dataset": ()}
 RECIPES = sorted(path.stem for path in CONFIGS.glob("experiment/*.yaml"))
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in PARTS)
 IMAGES = {"cifar10": 32, "svhn": 32, "stl10": 96}
 
 
@@ -103,23 +106,44 @@ def test_a_recipes_weights_are_for_the_loss_they_are_named_after(configured):
             assert configured(f"experiment={recipe}", f"local_loss={loss}")["local_loss"]["reconstruction"], path
 
 
-def test_help_has_a_word_on_every_group_file_and_option(configured):
-    shown = subprocess.run(
-        [sys.executable, "-m", "trainer.main", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    entries = {
-        line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.startswith("    ") and line[4] != " "
-    }
-    config = configured()
-    groups = [
-        folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name not in ("images", "weights")
-    ]
-    for group in groups:
-        for name in files(group):
-            assert entries[name], (group, name)
-    for key in config:
-        if key not in groups and not isinstance(config[key], dict):
-            assert any(entry.startswith(f"{key}=") and words for entry, words in entries.items()), key
-    for section in ("update", "log", "eval"):
-        for key in config[section]:
-            assert any(entry.startswith(f"{section}.{key}=") for entry in entries), key
+def entries(text):
+    """The names that a text of --help has, each with the word on it."""
+    found, name = {}, None
+    for line in text.splitlines():
+        if line.startswith("    ") and line[4] != " ":
+            name, *word = line.split(maxsplit=1)
+            found[name] = " ".join(word)
+        elif line.startswith(" " * COLUMN) and name:
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def test_help_fits_the_terminal_and_follows_the_choices(command):
+    plain = command("--help", environment=[("COLUMNS", "80")]).out
+    chosen = command("--help", "local_loss=man", "model.depth=14", environment=[("COLUMNS", "100")]).out
+    assert max(map(len, plain.splitlines())) <= 80 < max(map(len, chosen.splitlines())) <= 100
+    assert "checkpoint.every_epochs=1" in entries(plain) and "log.every_steps=10" in entries(plain)
+    assert entries(chosen)["model.depth=14"] == "6 n + 2"
+    assert entries(chosen)["local_loss.base.hidden_layers=3"] == "layers of the perceptron"
+    assert "local_loss@local_loss.base=infopro" in chosen  # the whole comment of what is chosen
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_file_composes_and_help_has_a_word_on_all_its_options(group):
+    for name in files(group):
+        ConfigStore.instance().store("schema", Settings)
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+            composed = compose("config", [f"{group}={name}"], return_hydra_config=True)
+        config = {key: OmegaConf.to_container(composed, resolve=False)[key] for key in composed if key != "hydra"}
+        listed = entries(usage(CONFIGS, config, composed.hydra.runtime.choices))
+        assert [entry for entry, word in listed.items() if not word] == [], name
+        assert name in listed
+        options = {key.partition("=")[0] for key in listed}
+        assert {key for key, _ in flat(config) if not key.endswith("_target_")} <= options, name
+
+
+def test_values_are_shown_as_the_command_line_takes_them():
+    assert [shown(value) for value in (None, True, 0.5, "auto", [1, None], [{"a": 1}], [])] == [
+        "null", "true", "0.5", "auto", "[1,null]", "[...]", "[]",
+    ]  # fmt: skip

@@ -3,14 +3,13 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
 
 from tests.conftest import Compose
 from trainer.errors import SettingError
-from trainer.main import CONFIGS, sentence
+from trainer.main import sentence
 
 
 def test_importing_the_entry_imports_nothing_slow() -> None:
@@ -40,16 +39,3 @@ def test_mistakes_on_the_command_line_are_one_sentence(override: str, message: s
 def test_our_own_sentences_stay_as_they_are() -> None:
     assert sentence(SettingError("batch_size=0 must be at least 1")) == "batch_size=0 must be at least 1"
     assert sentence(KeyError("x")) == "KeyError: 'x'"
-
-
-# These are no groups of their own: other files take them in.
-PARTS = ("images", "weights")
-YAMLS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in PARTS)
-
-
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_yaml_composes_and_says_what_it_is(path: Path, configured: Compose) -> None:
-    group, name = path.parent.name, path.stem
-    config = configured(f"{group}={name}")
-    assert group == "experiment" or config[group]
-    assert path.read_text().startswith("#")

@@ -62,7 +62,7 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
     """Hand over to Hydra. Only rank 0 may print while the configuration is composed."""
     ConfigStore.instance().store("schema", Settings)
     OmegaConf.register_new_resolver("launch_stamp", launch.stamp, replace=True)
-    OmegaConf.register_new_resolver("usage", lambda: usage(CONFIGS), replace=True)
+    OmegaConf.register_new_resolver("usage", _usage, replace=True)
     silence = contextlib.ExitStack()
     if launch.rank != 0:
         silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -77,6 +77,13 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
 
     with silence:
         hydra.main(version_base="1.3", config_path=str(CONFIGS.resolve()), config_name="config")(task)()
+
+
+def _usage(*, _root_: DictConfig) -> str:
+    """What ``--help`` says of the configuration that it stands in."""
+    settings = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    config: Any = OmegaConf.to_container(settings, resolve=True)
+    return usage(CONFIGS, config, HydraConfig.get().runtime.choices)
 
 
 def run_job(settings: DictConfig, launch: Launch) -> float:

@@ -1,11 +1,12 @@
-"""``python -m trainer.evaluate <run directory>``: the test accuracy of a trained model and of every early exit."""
+"""``python -m trainer.evaluate <run directory>``: the accuracy of a trained model and of every early exit, on the test
+images or, where the run held some out, on its validation images."""
 
 import argparse
 
 import torch
 
 from trainer.assemble import load_images
-from trainer.data.images import Pick
+from trainer.data.images import Pick, tested_on
 from trainer.errors import TrainerError
 from trainer.finished import FinishedRun
 from trainer.local_losses.base import correct
@@ -15,7 +16,7 @@ from trainer.reporting.tables import exit_lines
 
 @torch.inference_mode()
 def evaluate(run_dir: str, device: str = "cpu", batch_size: int | None = None, trust: bool = False) -> list[float]:
-    """The accuracy, 0 to 1, of every early exit of a run on its test images, and last of the whole model.
+    """The accuracy, 0 to 1, of every early exit of a run on the images it was tested on, and last of the whole model.
 
     Args:
         run_dir: the run directory.
@@ -51,10 +52,10 @@ def main() -> None:
         if options.device == "cuda" and not torch.cuda.is_available():
             parser.error("--device cuda, but this machine has no GPU that torch can use")
         accuracies = evaluate(options.run_dir, options.device, trust=options.trust)
-        cut_points = FinishedRun.read(options.run_dir).cut_points
+        run = FinishedRun.read(options.run_dir)
     except TrainerError as error:
         parser.exit(error.exit_status, f"error: {error}\n")
-    print("\n".join(exit_lines(cut_points[: len(accuracies) - 1], accuracies)))
+    print("\n".join(exit_lines(run.cut_points[: len(accuracies) - 1], accuracies, tested_on(run.config["dataset"]))))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from trainer.transport.control import Control
 def facts(owners: tuple[int, ...] = (0, 1), note: str = "") -> RunFacts:
     blocks = [BlockPlan([f"unit{index}"], 1, 1, 0.5, owner) for index, owner in enumerate(owners)]
     partition = Partition([f"unit{index}" for index in range(len(owners) - 1)], "by hand", blocks, Costs({}, {}, {}))
-    ranks = max(owners) + 1
-    return RunFacts(Path("run"), {}, partition, partition.cut_points, ranks, 8, 2, 10, 20, ["how it runs"], note)
+    config, ranks = {"dataset": {}}, max(owners) + 1
+    return RunFacts(Path("run"), config, partition, partition.cut_points, ranks, 8, 2, 10, 20, ["how it runs"], note)
 
 
 class Recorder:

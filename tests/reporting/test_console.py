@@ -3,15 +3,17 @@
 import io
 from pathlib import Path
 
+import pytest
+
 from tests.reporting.test_board import epoch_part, facts
-from trainer.reporting.console import Console, EpochTable, partition_table
-from trainer.reporting.board import _epoch
+from trainer.reporting.console import Console, EpochTable, partition_table, summary_lines
+from trainer.reporting.board import _epoch, summarise
 from trainer.reporting.records import Record
 from trainer.reporting.tables import exit_lines, mebibytes, table
 
 
-def epoch_record(blocks: int) -> Record:
-    scores = {"train": [23.456, 1.0, 10.0], "test": [10.0, 10.0, 10.0]}
+def epoch_record(blocks: int, tested: bool = True) -> Record:
+    scores = {"train": [23.456, 1.0, 10.0], "test": [10.0, 10.0, 10.0] if tested else None}
     lap = epoch_part(0, 1.0)["lap"]
     parts = [{"blocks": {str(index): scores}, "lap": lap} for index in range(blocks)]
     return {"kind": "epoch", "step": 10, "epoch": 100, **_epoch(parts, 8)}
@@ -22,6 +24,20 @@ def test_four_blocks_fit_80_columns() -> None:
     for line in (*lines.header(), lines.row(epoch_record(4))):
         assert len(line) <= 80
     assert lines.row(epoch_record(4)).split()[1:] == ["20", *["2.346"] * 4, *["100.0"] * 4, *["50"] * 4]
+
+
+def test_an_epoch_without_a_test_has_no_accuracy() -> None:
+    row = EpochTable(facts((0, 1))).row(epoch_record(2, tested=False))
+    assert row.split()[1:] == ["20", "2.346", "2.346", "-", "-", "50", "50"]
+
+
+@pytest.mark.parametrize(("held_out", "images"), [(0, "test"), (500, "validation")])
+def test_accuracies_say_on_which_images(held_out: int, images: str) -> None:
+    run = facts()
+    run.config["dataset"] = {"validation": held_out}
+    assert f" {images} accuracy %" in EpochTable(run).header()[0]
+    record = summarise([epoch_record(2)], run, left_out_steps=5)
+    assert summary_lines(record, run)[0] == f"{images} accuracy of"
 
 
 def test_titles_stand_over_their_numbers() -> None:
@@ -50,6 +66,7 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
     console.warning("rank 1: hot")
     console.summary(
         {
+            "tested_on": "test",
             "exit_accuracies": [0.5, 0.75],
             "cut_points": ["unit0"],
             "best_test_accuracy": 0.8,
@@ -74,4 +91,4 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
 def test_tables_and_units() -> None:
     assert table([["a", "b"], ["long", "1"]], left={0}) == ["a     b", "long  1"]
     assert mebibytes(3 * 2**20) == "3.0 MiB"
-    assert exit_lines([], [0.5]) == ["test accuracy of", "  the whole model  50.00 %"]
+    assert exit_lines([], [0.5], "test") == ["test accuracy of", "  the whole model  50.00 %"]

@@ -1,6 +1,6 @@
 """Images in memory: what every dataset gives, checked once for all of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -189,6 +189,12 @@ def check_normalization(mean: list[float] | None, std: list[float] | None, chann
             raise SettingError(f"{name}={values} has {len(values)} values; the images have {channels} channels")
     if std is not None and min(std) <= 0:
         raise SettingError(f"dataset.std={std} must be above 0")
+
+
+def tested_on(dataset: Mapping[str, Any]) -> str:
+    """Which images a run with these settings of the group ``dataset`` tests on: ``test``, or ``validation`` where some
+    are held out of the training data."""
+    return "validation" if dataset.get("validation") else "test"
 
 
 def split_off(size: int, count: int) -> tuple[Tensor, Tensor]:

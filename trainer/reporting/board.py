@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from trainer.data.images import tested_on
 from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.transport.control import Control
 
@@ -161,7 +162,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> R
         "kind": "summary",
         "steps": epochs[-1]["step"],
         "epochs": epochs[-1]["epoch"],
-        "tested_on": "validation" if run.config.get("dataset", {}).get("validation") else "test",
+        "tested_on": tested_on(run.config["dataset"]),
         "test_accuracy": tested[-1] if tested else None,
         "best_test_accuracy": max(tested, default=None),
         "exit_accuracies": [block["accuracy"] for block in epochs[-1]["test"]["blocks"]]

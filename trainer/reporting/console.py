@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from trainer.data.images import tested_on
 from trainer.partition.partition import Partition
 from trainer.reporting.records import Record, RunFacts
 from trainer.reporting.tables import exit_lines, table
@@ -97,14 +98,15 @@ class Console:
 
 
 class EpochTable:
-    """A line an epoch: for each block its training loss and its accuracy on the test set (on the training set in an
-    epoch without a test), and for each rank the share of its time in which it computes. Four blocks fit 80 columns."""
+    """A line an epoch: for each block its training loss and its accuracy on the test or validation images, where the
+    epoch had a test, and for each rank the share of its time in which it computes. Four blocks fit 80 columns."""
 
     def __init__(self, run: RunFacts) -> None:
         self._epochs = run.epochs
         self._width = max(5, 2 * len(str(run.epochs)) + 1)
         blocks, ranks = len(run.exits) + 1, run.ranks
-        self._groups = [("loss of block", 6, blocks), ("accuracy %", 6, blocks), ("busy %", 4, ranks)]
+        accuracy = f"{tested_on(run.config['dataset'])} accuracy %"
+        self._groups = [("loss of block", 6, blocks), (accuracy, 6, blocks), ("busy %", 4, ranks)]
 
     def header(self) -> list[str]:
         """Two lines of titles."""
@@ -114,11 +116,12 @@ class EpochTable:
 
     def row(self, record: Record) -> str:
         """One epoch."""
-        tested = (record.get("test") or record["train"])["blocks"]
+        trained = record["train"]["blocks"]
+        tested = record["test"]["blocks"] if "test" in record else [None] * len(trained)
         rate = record["images_per_second"]
         cells = [
-            [f"{block['loss']:>6.3f}" for block in record["train"]["blocks"]],
-            [f"{100 * block['accuracy']:>6.1f}" for block in tested],
+            [f"{block['loss']:>6.3f}" for block in trained],
+            [f"{100 * block['accuracy']:>6.1f}" if block else f"{'-':>6}" for block in tested],
             [f"{busy_percent(rank):>4}" for rank in record["ranks"]],
         ]
         return self._line(f"{record['epoch']}/{self._epochs}", f"{rate:.0f}" if rate else "-", cells)
@@ -157,7 +160,7 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
     """The result of a run in a few lines."""
     lines = []
     if record["exit_accuracies"]:
-        lines += exit_lines(record["cut_points"], record["exit_accuracies"])
+        lines += exit_lines(record["cut_points"], record["exit_accuracies"], record["tested_on"])
         lines.append(
             f"best epoch {100 * record['best_test_accuracy']:.2f} %, last epoch {100 * record['test_accuracy']:.2f} %"
         )

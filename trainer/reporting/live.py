@@ -7,6 +7,7 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 
+from trainer.data.images import tested_on
 from trainer.reporting.records import Record, RunFacts
 
 REDRAWS_PER_SECOND = 4
@@ -53,7 +54,7 @@ class LiveView:
         epoch = min((self._step // run.steps_per_epoch) + 1, run.epochs)
         title = f"epoch {epoch}/{run.epochs}  step {self._step}/{run.last_step}  {self._rate:.0f} images/s"
         view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for name in ("block", "loss", "accuracy", "test", "busy"):
+        for name in ("block", "loss", "accuracy", tested_on(run.config["dataset"]), "busy"):
             view.add_column(name, justify="right", min_width=8)
         for index, (block, test) in enumerate(zip(self._blocks, self._tests, strict=True)):
             view.add_row(

@@ -18,8 +18,8 @@ def mebibytes(nbytes: float) -> str:
     return f"{nbytes / 2**20:,.1f} MiB"
 
 
-def exit_lines(cut_points: Sequence[str], accuracies: Sequence[float]) -> list[str]:
-    """The test accuracies of every early exit and, last, of the whole model."""
+def exit_lines(cut_points: Sequence[str], accuracies: Sequence[float], tested_on: str) -> list[str]:
+    """The accuracies of every early exit and, last, of the whole model; ``tested_on`` says on which images."""
     names = [*(f"early exit after {cut}" for cut in cut_points), "the whole model"]
     rows = [[name, f"{100 * accuracy:.2f} %"] for name, accuracy in zip(names, accuracies, strict=True)]
-    return ["test accuracy of", *("  " + line for line in table(rows, left={0}))]
+    return [f"{tested_on} accuracy of", *("  " + line for line in table(rows, left={0}))]

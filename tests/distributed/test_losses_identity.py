@@ -5,6 +5,7 @@ All cases are jobs of one sweep, so four ranks are started once: ``experiment`` 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,46 +14,63 @@ from safetensors.torch import load_file
 from tests.distributed.conftest import Job
 from trainer.main import CONFIGS
 
-LOSSES = {
-    "greedy": {"local_loss": "greedy"},
-    "dgl": {"local_loss": "dgl"},
-    "predsim": {"local_loss": "predsim"},
-    "infopro": {"local_loss": "infopro"},
-    "infopro_contrast": {"local_loss": "infopro", "set": {"contrast": True}},
-    "infopro_input": {"local_loss": "infopro", "set": {"reconstruct": "input"}},
-    "infopro_bf16": {"local_loss": "infopro", "precision": "bf16"},
-    "auglocal": {"local_loss": "auglocal"},
-    "deinforeg": {"local_loss": "deinforeg", "set": {"width": 32}},
-    "overlap": {"local_loss": "overlap"},
-    "overlap_lag1": {"local_loss": "overlap", "set": {"lag": 1}},
-    "overlap_every2": {"local_loss": "overlap", "set": {"every": 2, "lag": 3}},
-    "man": {"local_loss": "man", "set": {"momentum": 0.9, "lag": 2}},
-    "man_bf16": {"local_loss": "man", "precision": "bf16", "set": {"lag": 2}},
-    "man_on_infopro": {"local_loss": "man", "base": "infopro", "set": {"lag": 2, "learn_scale": True}},
+LOSSES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "dgl": {},
+    "predsim": {},
+    "infopro": {},
+    "auglocal": {},
+    "deinforeg": {"local_loss": {"width": 32}},
+    "overlap": {},
+    "man": {"local_loss": {"momentum": 0.9}},
 }
-"""A name for each case: the file of conf/local_loss/, and what is set otherwise."""
+"""Every file of conf/local_loss/, and what is set otherwise."""
 
-MODELS = {"resnet": ("resnet32", {"depth": 14}), "vit": ("vit_tiny", {"depth": 6, "width": 48})}
+MODELS = ("resnet32", "vit_tiny")
+"""The models, as their files have them, that every local loss trains."""
 
-CASES = [f"{loss}_{model}" for loss in LOSSES for model in MODELS]
+SMALL = {"resnet32": {"depth": 14}, "vit_tiny": {"depth": 6, "width": 48}}
+"""Smaller ones, for the options of the losses."""
+
+OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "contrast": ("infopro", "vit_tiny", {"local_loss": {"contrast": True}}),
+    "input_of_maps": ("infopro", "resnet32", {"local_loss": {"reconstruct": "input"}}),
+    "input_of_tokens": ("infopro", "vit_tiny", {"local_loss": {"reconstruct": "input"}}),
+    "bf16": ("infopro", "resnet32", {"precision": "bf16"}),
+    "lag1": ("overlap", "resnet32", {"local_loss": {"lag": 1}}),
+    "every2": ("overlap", "vit_tiny", {"local_loss": {"every": 2, "lag": 3}}),
+    "average_bf16": ("man", "vit_tiny", {"precision": "bf16", "local_loss": {"lag": 2}}),
+    "average_on_infopro": ("man", "resnet32", {"base": "infopro", "local_loss": {"lag": 2, "learn_scale": True}}),
+}
+"""A loss, a small model, and what is set; these runs also go from one epoch to the next."""
+
+CASES = [f"{loss}_{model}" for loss in LOSSES for model in MODELS] + [*OPTIONS]
+
+STEPS = 6
 
 COMMON = [
-    "dataset=synthetic", "dataset.image_size=16", "dataset.train_size=16", "dataset.test_size=10", "partition=even",
-    "partition.blocks=4", "batch_size=4", "epochs=2", "max_steps=6", "tracker=none", "threads=1",
-    "log.every_steps=1", "device=cpu",
+    "dataset=synthetic", "dataset.image_size=16", "dataset.test_size=6", "partition=even", "partition.blocks=4",
+    "batch_size=4", "checkpoint.every_epochs=null", "tracker=none", "threads=1", "log.every_steps=1",
+    "device=cpu",
 ]  # fmt: skip
 
 
 def write_cases(folder: Path) -> None:
     """An ``experiment`` file for every case."""
-    for name, case in LOSSES.items():
-        for model, (model_file, model_options) in MODELS.items():
-            overrides = [{"override /local_loss": case["local_loss"]}, {"override /model": model_file}]
-            if "base" in case:
-                overrides.append({"override /local_loss@local_loss.base": case["base"]})
-            content = {"defaults": overrides, "local_loss": case.get("set", {}), "model": model_options}
-            content["precision"] = case.get("precision", "fp32")
-            (folder / f"{name}_{model}.yaml").write_text(f"# @package _global_\n{json.dumps(content)}\n")
+    for loss, settings in LOSSES.items():
+        for model in MODELS:
+            write_case(folder / f"{loss}_{model}.yaml", loss, model, settings, epochs=1)
+    for name, (loss, model, settings) in OPTIONS.items():
+        write_case(folder / f"{name}.yaml", loss, model, {**settings, "model": SMALL[model]}, epochs=2)
+
+
+def write_case(path: Path, loss: str, model: str, settings: dict[str, Any], epochs: int) -> None:
+    """One ``experiment`` file."""
+    overrides = [{"override /local_loss": loss}, {"override /model": model}]
+    content = {"defaults": overrides, "epochs": epochs, "dataset": {"train_size": 4 * STEPS // epochs}, **settings}
+    if base := content.pop("base", None):
+        overrides.append({"override /local_loss@local_loss.base": base})
+    path.write_text(f"# @package _global_\n{json.dumps(content)}\n")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +91,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, torchrun: Job, alone: Job) ->
 def epochs(run: Path) -> list[dict[str, object]]:
     """What a run's epochs measured, without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in ("epoch", "train", "test")} for line in lines if line["kind"] == "epoch"]
+    return [{key: line[key] for key in ("step", "train", "test")} for line in lines if line["kind"] == "epoch"]
 
 
 def test_every_local_loss_is_among_the_cases() -> None:
-    assert {case["local_loss"] for case in LOSSES.values()} == {p.stem for p in (CONFIGS / "local_loss").glob("*.yaml")}
+    assert LOSSES.keys() == {path.stem for path in (CONFIGS / "local_loss").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("number, case", enumerate(CASES))
@@ -86,4 +104,5 @@ def test_four_ranks_are_bit_equal_to_one_process(runs: Path, number: int, case: 
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
     # Losses and accuracies of every block, early exits included.
-    assert epochs(runs / "ppll" / str(number)) == epochs(runs / "sequential" / str(number)) != []
+    measured = epochs(runs / "ppll" / str(number))
+    assert measured == epochs(runs / "sequential" / str(number)) and measured[-1]["step"] == STEPS

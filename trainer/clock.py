@@ -37,23 +37,37 @@ class _CudaMark:
         return earlier.event.elapsed_time(self.event) / 1e3
 
 
+Wait = tuple[Mark, Mark]
+"""From when to when somebody waited."""
+
+
 @dataclass
 class Lap:
-    """A measured stretch of training: ``resolve`` gives its seconds once the device is past it."""
+    """A measured stretch of training: ``resolve`` gives its seconds once the device is past it. ``waits`` are those for
+    a neighbour, None where nobody sees them, ``image_waits`` those for images."""
 
     begin: Mark
     end: Mark
-    waits: list[tuple[Mark, Mark]] | None
+    waits: list[Wait] | None
+    image_waits: list[Wait]
     steps: int
 
     def resolve(self) -> dict[str, float | None]:
-        """``seconds`` in all, of which ``busy_seconds`` computing and ``wait_seconds`` waiting for a neighbour (None
-        where nobody knows), and the number of ``steps`` they were spent on."""
-        seconds = self.end.since(self.begin)
-        if self.waits is None:
-            return {"seconds": seconds, "busy_seconds": None, "wait_seconds": None, "steps": self.steps}
-        waited = sum(end.since(begin) for begin, end in self.waits)
-        return {"seconds": seconds, "busy_seconds": seconds - waited, "wait_seconds": waited, "steps": self.steps}
+        """``seconds`` in all, of which ``busy_seconds`` computing and ``wait_seconds`` waiting (None where nobody
+        knows), ``image_wait_seconds`` of the latter for images, and the number of ``steps`` they were spent on."""
+        seconds, for_images = self.end.since(self.begin), _sum(self.image_waits)
+        waited = None if self.waits is None else _sum(self.waits) + for_images
+        return {
+            "seconds": seconds,
+            "busy_seconds": None if waited is None else seconds - waited,
+            "wait_seconds": waited,
+            "image_wait_seconds": for_images,
+            "steps": self.steps,
+        }
+
+
+def _sum(waits: list[Wait]) -> float:
+    return sum((end.since(begin) for begin, end in waits), 0.0)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -67,7 +81,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 class Clock:
-    """A rank's stopwatch. ``waiting`` brackets every place where the rank waits for another one."""
+    """A rank's stopwatch. ``waiting`` brackets every place where the rank waits for another one, ``waiting_for_images``
+    that where it waits for images to be read."""
 
     def __init__(self, device: torch.device, sees_waits: bool = True) -> None:
         """``sees_waits`` is False where a library does the waiting without telling."""
@@ -86,16 +101,28 @@ class Clock:
 
     def start(self) -> None:
         """Begin a new lap."""
-        self._waits: list[tuple[Mark, Mark]] = []
+        self._waits: list[Wait] = []
+        self._image_waits: list[Wait] = []
         self._begin = self.mark()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """What happens inside is waiting, not work."""
+        with self._waiting(self._waits):
+            yield
+
+    @contextmanager
+    def waiting_for_images(self) -> Iterator[None]:
+        """What happens inside is waiting, not work."""
+        with self._waiting(self._image_waits):
+            yield
+
+    @contextmanager
+    def _waiting(self, waits: list[Wait]) -> Iterator[None]:
         begin = self.mark()
         yield
-        self._waits.append((begin, self.mark()))
+        waits.append((begin, self.mark()))
 
     def lap(self, steps: int) -> Lap:
         """The lap since ``start``, in which ``steps`` steps were done."""
-        return Lap(self._begin, self.mark(), self._waits if self._sees_waits else None, steps)
+        return Lap(self._begin, self.mark(), self._waits if self._sees_waits else None, self._image_waits, steps)

@@ -1,5 +1,6 @@
 """Images from a folder per class."""
 
+import json
 import time
 
 import numpy as np
@@ -96,7 +97,21 @@ def test_waiting_for_an_image_is_measured(folder):
     reading.reader = Slow(16, 1.0)
     clock.start()
     assert len(list(reading.batches([Pick(Kind.TEST, torch.arange(2))]))) == 1
-    assert clock.lap(1).resolve()["wait_seconds"] >= 0.1
+    lap = clock.lap(1).resolve()
+    assert lap["wait_seconds"] == lap["image_wait_seconds"] >= 0.1
+    assert lap["busy_seconds"] == lap["seconds"] - lap["wait_seconds"]
+
+
+def test_a_run_shows_how_long_it_waited_for_images(folder, command):
+    # Without workers: a process forked here would not leave by the os._exit that the fixture replaces.
+    settings = ("dataset=image_folder", f"dataset.root={folder}", "dataset.image_size=16", "dataset.workers=0")
+    sizes = ("model.depth=8", "model.width=4", "batch_size=1", "epochs=2", "threads=1")
+    run = ("engine=sequential", "local_loss=greedy", "tracker=none", f"output_dir={folder / 'run'}")
+    done = command(*settings, *sizes, *run)
+    assert done.status == 0, done.err
+    *_, epoch, summary = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < epoch["ranks"][0]["image_wait_seconds"] <= epoch["ranks"][0]["wait_seconds"]
+    assert f"{100 * summary['image_wait']:.1f} % of the first rank's time is waiting for images" in done.out
 
 
 def test_validation_images_are_held_out(folder):

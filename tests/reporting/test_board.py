@@ -54,7 +54,10 @@ def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
         "train": [8.0, 4.0, 8.0],
         "test": None if test is None else [8.0, 4.0 * test, 4.0],
     }
-    lap = {"seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "steps": 5, "peak_memory_bytes": 7}
+    lap = {
+        "seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "image_wait_seconds": 0.5, "steps": 5,
+        "peak_memory_bytes": 7,
+    }  # fmt: skip
     return {"kind": "epoch", "step": 10, "epoch": 1, "blocks": {str(block): scores}, "lap": lap}
 
 
@@ -89,7 +92,8 @@ def test_an_epoch_has_every_block_and_every_rank() -> None:
     assert record["test"] == {"blocks": [{"loss": 2.0, "accuracy": 0.75}] * 2, "accuracy": 0.75}
     assert record["train"]["blocks"] == [{"loss": 1.0, "accuracy": 0.5}] * 2
     assert record["images_per_second"] == 5 * 8 / 2.0
-    rank = {"busy_seconds": 1.9, "wait_seconds": pytest.approx(0.1), "steps": 5, "peak_memory_bytes": 7}
+    waits = {"wait_seconds": pytest.approx(0.1), "image_wait_seconds": 0.5}
+    rank = {"busy_seconds": 1.9, **waits, "steps": 5, "peak_memory_bytes": 7}
     assert record["ranks"][0] == rank
 
 
@@ -125,6 +129,7 @@ def test_the_summary_by_hand() -> None:
     assert summary["exit_accuracies"] == [0.9, 0.25]
     assert summary["images_per_second"] == 10 * 8 / 4.0
     assert summary["pipeline_efficiency"] == pytest.approx((1.5 + 1.9) / 4.0)
+    assert summary["image_wait"] == 0.25
 
 
 def test_no_efficiency_is_claimed_where_ranks_share_cores() -> None:

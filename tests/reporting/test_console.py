@@ -63,6 +63,7 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
     console.start(facts())
     console.step({"step": 1, "blocks": []})
     console.epoch(epoch_record(2))
+    console.epoch(epoch_record(2))
     console.warning("rank 1: hot")
     console.summary(
         {
@@ -74,13 +75,21 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
             "images_per_second": 12.3,
             "left_out_steps": 5,
             "pipeline_efficiency": 0.91,
+            "image_wait": 0.031,
             "note": "",
         }  # fmt: skip
     )
     console.close()
     text = (tmp_path / "console.log").read_text()
     assert text == stream.getvalue()
-    for piece in ("how it runs", "warning: rank 1: hot", "early exit after unit0  50.00 %", "best epoch 80.00 %, last"):
+    assert text.count("warning: 25.0 % of the first rank's time is waiting for images; more dataset.workers") == 1
+    for piece in (
+        "how it runs",
+        "warning: rank 1: hot",
+        "early exit after unit0  50.00 %",
+        "best epoch 80.00 %, last epoch 75.00 %",
+        "3.1 % of the first rank's time is waiting for images",
+    ):
         assert piece in text
     assert (
         "12 images per second after the first 5 steps\npipeline efficiency 91 %" in text

@@ -214,7 +214,7 @@ class FolderImages:
         self._requests.batches = asked()
         batches = iter(self._open())
         while True:
-            with self.clock.waiting() if self.clock else nullcontext():
+            with self.clock.waiting_for_images() if self.clock else nullcontext():
                 batch = next(batches, None)
             if batch is None:
                 return

@@ -16,7 +16,7 @@ Taker = Callable[[Record, Sequence[Record]], str | None]
 """Takes a record and those of the epochs so far, and may give a warning."""
 
 
-RANK_KEYS = ("busy_seconds", "wait_seconds", "steps", "peak_memory_bytes")
+RANK_KEYS = ("busy_seconds", "wait_seconds", "image_wait_seconds", "steps", "peak_memory_bytes")
 """What an epoch's record says of each rank."""
 
 
@@ -156,6 +156,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> R
     alike = [epoch for epoch in epochs if len(epoch["ranks"]) == ranks]  # a resumed run may have had others before
     steps = sum(epoch["measured_steps"] for epoch in alike)
     seconds = sum(epoch["measured_seconds"] for epoch in alike)
+    waited = [sum(epoch["ranks"][rank]["image_wait_seconds"] for epoch in alike) for rank in range(ranks)]
     busy = [[epoch["ranks"][rank]["busy_seconds"] for epoch in alike] for rank in range(ranks)]
     note = run.speed_note or ("the engine does not see how long its ranks wait" if None in sum(busy, []) else "")
     return {
@@ -171,6 +172,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> R
         "images_per_second": steps * run.step_images / seconds if steps else None,
         "left_out_steps": left_out_steps,
         "pipeline_efficiency": None if note or not steps else min(1.0, max(map(sum, busy)) / seconds),
+        "image_wait": max(waited) / seconds if steps else None,
         "note": note,
         "cut_points": list(run.exits),
     }

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from trainer.reporting.live import LiveView
 
 
+SLOW_IMAGES = 0.05
+"""The share of a rank's time that it may wait for images before somebody should know."""
+
+
 class Console:
     """Writes to the terminal and to ``console.log``."""
 
@@ -24,6 +28,7 @@ class Console:
         self._stream = stream or sys.stdout
         self._log = path.open("a", encoding="utf-8")
         self._log_fails = False
+        self._told_of_images = False
         self._live: "LiveView | None" = None
         self._lock = threading.RLock()
 
@@ -54,6 +59,10 @@ class Console:
         if self._live is not None:
             self._live.epoch(record)
         self.say(self._epochs.row(record))
+        waited = max(rank["image_wait_seconds"] for rank in record["ranks"])
+        if waited > SLOW_IMAGES * record["measured_seconds"] and not self._told_of_images:
+            self._told_of_images = True
+            self.warning(f"{_of_images(waited / record['measured_seconds'])}; more dataset.workers read faster")
 
     def summary(self, record: Record) -> None:
         """The result."""
@@ -172,4 +181,11 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
         lines.append(
             f"pipeline efficiency {100 * efficiency:.0f} %" if efficiency is not None else f"({record['note']})"
         )
+        if record["image_wait"]:
+            lines.append(_of_images(record["image_wait"]))
     return [*lines, f"run directory: {run.directory}"]
+
+
+def _of_images(share: float) -> str:
+    """How long the first rank, or the slowest one that reads images, waits for them."""
+    return f"{100 * share:.1f} % of the first rank's time is waiting for images"

@@ -12,7 +12,7 @@ from trainer.update import Update
 LEFT_OUT_STEPS = 5
 """The first steps of a run do not count for speeds: memory is allocated, kernels are chosen and the pipeline fills."""
 
-LAP_KEYS = ("seconds", "busy_seconds", "wait_seconds", "steps")
+LAP_KEYS = ("seconds", "busy_seconds", "wait_seconds", "image_wait_seconds", "steps")
 
 
 class Learner(Protocol):

@@ -14,6 +14,9 @@ from trainer.reporting.records import Record, RunFacts
 
 MODES = ("auto", "online", "offline")
 
+RANK_KEYS = ("busy_seconds", "wait_seconds", "image_wait_seconds")
+"""What is logged of each rank."""
+
 INIT_SECONDS = 30
 """How long W&B may take to answer at the start."""
 
@@ -97,7 +100,7 @@ class WandbTracker:
             for index, block in enumerate(record["test"]["blocks"]):
                 values |= {f"block{index}/test_{name}": value for name, value in block.items()}
         for index, rank in enumerate(record["ranks"]):
-            values |= {f"rank/{index}_{name}": rank[name] for name in ("busy_seconds", "wait_seconds")}
+            values |= {f"rank/{index}_{name}": rank[name] for name in RANK_KEYS}
         if record["images_per_second"]:
             values["pipeline/images_per_second"] = record["images_per_second"]
         self._log(values)

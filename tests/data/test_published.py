@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import socket
 import struct
 import tarfile
 import urllib.error
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.data import published
 from trainer.data.published import CIFAR10, CIFAR100, SVHN, STL10, FashionMNIST
 from trainer.errors import SettingError
 
+URLOPEN = urllib.request.urlopen
 RANDOM = np.random.default_rng(0)
 
 
@@ -155,6 +158,18 @@ def test_files_that_cant_be_had_are_asked_for_in_one_sentence(kind, download, tm
     assert message.startswith(f"dataset={kind.name} can't be read from dataset.root={tmp_path}")
     assert kind.files in message and "dataset=digits" in message and "\n" not in message
     assert ("dataset.download=false" in message) is not download
+
+
+def test_a_network_that_swallows_packets_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10 as Theirs
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(urllib.request, "urlopen", URLOPEN)
+        monkeypatch.setattr(Theirs, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz")
+        monkeypatch.setattr(published, "SILENCE_SECONDS", 0.2)
+        with pytest.raises(SettingError, match="can't be read from .*timed out.*dataset=digits"):
+            CIFAR10(str(tmp_path)).load()
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_damaged_file_is_not_used(tmp_path):

@@ -1,5 +1,8 @@
 """Published datasets, read and downloaded by torchvision, which checks their sums."""
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,21 @@ from torch import Tensor
 
 from trainer.data.images import Images, Split, checked
 from trainer.errors import SettingError
+
+
+SILENCE_SECONDS = 30.0
+"""How long a server may say nothing. A network that swallows packets would else be waited for without end."""
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Inside, no connection waits longer than ``SILENCE_SECONDS``."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 class Published:
@@ -25,9 +43,10 @@ class Published:
     def load(self) -> Images:
         """Read the files, and fetch them first where need be. Raises ``SettingError`` where they can't be had."""
         try:
-            train, test = self._split(True), self._split(False)
+            with _impatient():
+                train, test = self._split(True), self._split(False)
         except (OSError, RuntimeError, EOFError, ValueError) as error:
-            reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+            reason = f" ({str(error).splitlines()[0].rstrip(':')})" if str(error) else ""
             allowed = "" if self._download else " and dataset.download=false"
             raise SettingError(
                 f"dataset={self.name} can't be read from dataset.root={self._root}{allowed}{reason}; put {self.files}, "

@@ -95,6 +95,9 @@ def test_the_recipe_is_the_published_one(data, batch, rate, configured):
         "svhn": (2, "constant", 0),
         "stl10": (4, "constant", 1),
     }[data]
+    published = {"cifar10": ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7])}.get(data, ([127.5] * 3, [127.5] * 3))
+    for key, wanted in zip(("mean", "std"), published, strict=True):
+        assert [255 * value for value in config["dataset"][key]] == pytest.approx(wanted, abs=2e-3)
 
 
 def test_a_recipes_weights_are_for_the_loss_they_are_named_after(configured):
@@ -102,8 +105,14 @@ def test_a_recipes_weights_are_for_the_loss_they_are_named_after(configured):
     for path in CONFIGS.glob("weights/*.yaml"):
         loss, _, recipe = path.stem.partition("_")
         assert recipe in RECIPES and path.read_text().startswith("# @package local_loss\n# ")
-        if loss in files("local_loss"):
-            assert configured(f"experiment={recipe}", f"local_loss={loss}")["local_loss"]["reconstruction"], path
+        wanted = OmegaConf.to_container(OmegaConf.load(path))
+        assert configured(f"experiment={recipe}", f"local_loss={loss}")["local_loss"].items() >= wanted.items(), path
+    own = configured("experiment=resnet32_svhn_k4", "local_loss=infopro", "local_loss.label=[1,1]")["local_loss"]
+    assert own["label"] == [1, 1] and own["reconstruction"] == [5, 0.5]
+
+
+def test_every_recipe_has_weights_for_infopro():
+    assert {f"infopro_{recipe}" for recipe in RECIPES} <= set(files("weights"))
 
 
 def entries(text):

@@ -50,8 +50,8 @@ def _of_group(configs: Path, group: str, config: Any, choices: Mapping[str, str 
         if (package or folder).split(".")[0] == group and file.is_file():
             said |= words(file.read_text(), f"{package or folder}.")
     file = configs / group / f"{choices.get(group)}.yaml"
-    comment = first_comment(file.read_text()) if file.is_file() else ""
-    lines = ["", *_filled(f"{group}={choices.get(group)}: {comment}", "", "  "), ""]
+    comment = f": {first_comment(file.read_text())}" if file.is_file() else ""
+    lines = ["", *_filled(f"{group}={choices.get(group)}{comment}", "", "  "), ""]
     for name, value in flat(config or {}, f"{group}."):
         if not name.endswith("._target_"):
             lines += entry(f"{name}={shown(value)}", said.get(name, ""))

@@ -1,7 +1,15 @@
-"""Reading small results from a device without stopping it."""
+"""Copies between a device and its host that stop neither."""
 
 import torch
 from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``. On CUDA the copy is queued and the host goes on; from ordinary memory it would wait until
+    the device has done all work so far."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # torch keeps this memory until the copy is over
+    return tensor.to(device, non_blocking=True)
 
 
 class HostCopy:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.errors import SettingError
+from trainer.hostcopy import to_device
 
 
 class Augmentation(Protocol):
@@ -33,7 +34,7 @@ class RandomCrop:
         n, _, height, width = images.shape
         p = self._padding
         padded = F.pad(images.float(), (p, p, p, p), mode=self._mode).to(torch.uint8) if p else images
-        rows, columns = torch.randint(2 * p + 1, (2, n, 1), generator=draw).to(images.device)
+        rows, columns = to_device(torch.randint(2 * p + 1, (2, n, 1), generator=draw), images.device)
         rows = (rows + torch.arange(height, device=images.device))[:, :, None]
         columns = (columns + torch.arange(width, device=images.device))[:, None, :]
         sample = torch.arange(n, device=images.device)[:, None, None]
@@ -46,7 +47,7 @@ class HorizontalFlip:
 
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """uint8 ``(N, C, H, W)`` to the same shape."""
-        flip = (torch.rand(len(images), generator=draw) < 0.5).to(images.device)
+        flip = to_device(torch.rand(len(images), generator=draw) < 0.5, images.device)
         return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 
@@ -83,15 +84,21 @@ class RandomErasing:
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """uint8 ``(N, C, H, W)`` to the same shape."""
         n, channels, height, width = images.shape
-        erased = images.clone()
-        chosen, share, ratio, row, column = torch.rand(5, n, generator=draw)
+        chosen, *others = torch.rand(5, n, generator=draw)
+        places = (chosen < self._probability).nonzero().flatten()
+        share, ratio, row, column = (numbers[places] for numbers in others)
         low, high = self._area
         share = low + (high - low) * share
         ratio = self._aspect ** (2 * ratio - 1)
-        for index in (chosen < self._probability).nonzero().flatten().tolist():
-            h = min(height, max(1, round(float((share[index] * height * width * ratio[index]) ** 0.5))))
-            w = min(width, max(1, round(float((share[index] * height * width / ratio[index]) ** 0.5))))
-            top, left = int(row[index] * (height - h + 1)), int(column[index] * (width - w + 1))
-            noise = torch.randint(256, (channels, h, w), dtype=torch.uint8, generator=draw)
-            erased[index, :, top : top + h, left : left + w] = noise.to(images.device)
-        return erased
+        h = (share * height * width * ratio).sqrt().round().clamp(1, height)
+        w = (share * height * width / ratio).sqrt().round().clamp(1, width)
+        top, left = row * (height - h + 1), column * (width - w + 1)
+        # Rectangles and noise of the whole batch are put together on the host and copied at once.
+        erased = torch.zeros(len(places), 1, height, width, dtype=torch.bool)
+        noise = torch.zeros(len(places), channels, height, width, dtype=torch.uint8)
+        for index, (y, x, rows, columns) in enumerate(torch.stack((top, left, h, w), 1).int().tolist()):
+            window = (index, slice(None), slice(y, y + rows), slice(x, x + columns))
+            erased[window] = True
+            noise[window] = torch.randint(256, (channels, rows, columns), dtype=torch.uint8, generator=draw)
+        places, erased, noise = (to_device(tensor, images.device) for tensor in (places, erased, noise))
+        return images.index_copy(0, places, torch.where(erased, noise, images[places]))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.clock import Clock
 from trainer.errors import SettingError
+from trainer.hostcopy import to_device
 from trainer.packet import Kind
 from trainer.seeds import generator
 
@@ -145,7 +146,7 @@ class Images:
         """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``, of each pick."""
         for pick in picks:
             split = self.split(pick.kind)
-            places = pick.places.to(split.labels.device)
+            places = to_device(pick.places, split.labels.device)
             yield split.images[places], split.labels[places]
 
     def resized(self, size: int | None) -> "Images":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import SettingError
+from trainer.hostcopy import to_device
 
 
 class Mix(Protocol):
@@ -29,7 +30,7 @@ class MixUp:
     def __call__(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """uint8 ``(N, C, H, W)`` and probabilities ``(N, classes)`` to the same shapes."""
         share = _beta(self._alpha, draw)
-        other = torch.randperm(len(images), generator=draw).to(images.device)
+        other = to_device(torch.randperm(len(images), generator=draw), images.device)
         mixed = torch.lerp(images[other].float(), images.float(), share).round().to(torch.uint8)
         return mixed, torch.lerp(labels[other], labels, share)
 
@@ -47,7 +48,7 @@ class CutMix:
         """uint8 ``(N, C, H, W)`` and probabilities ``(N, classes)`` to the same shapes."""
         height, width = images.shape[2:]
         side = math.sqrt(1 - _beta(self._alpha, draw))
-        other = torch.randperm(len(images), generator=draw).to(images.device)
+        other = to_device(torch.randperm(len(images), generator=draw), images.device)
         top, bottom = _window(height, side, draw)
         left, right = _window(width, side, draw)
         mixed = images.clone()

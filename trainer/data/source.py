@@ -12,6 +12,7 @@ from trainer.clock import Clock
 from trainer.data.augment import Augmentation
 from trainer.data.images import DataSpec, Normalizer, Pick, Pictures
 from trainer.data.mix import Mix
+from trainer.hostcopy import to_device
 from trainer.packet import Field, Kind, Packet, Tag
 from trainer.plan import Plan
 from trainer.seeds import derive, generator
@@ -61,7 +62,7 @@ class ImageSource:
             yield self._packet(tag, images, labels)
 
     def _packet(self, tag: Tag, images: Tensor, labels: Tensor) -> Packet:
-        images, labels = images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+        images, labels = to_device(images, self._device), to_device(labels, self._device)
         if self._spec.soft_labels:
             labels = F.one_hot(labels, self._spec.num_classes).float()
         if tag.kind is Kind.TRAIN:

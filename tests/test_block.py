@@ -121,8 +121,8 @@ def test_dropout_depends_on_step_and_unit_not_on_what_ran_before() -> None:
 
 def test_what_crosses_a_cut_is_declared(network: Network) -> None:
     layouts = edge_layouts(network, ["stem", "layer2.0"], 4, torch.bfloat16)
-    assert [[field.name for field in layout.fields] for layout in layouts] == [["x", "label"]] * 2
-    assert layouts[1].fields[0].shape == (4, 8, 8, 8) and layouts[1].fields[0].dtype == torch.bfloat16
+    assert [[field.name for field in layout.fields] for layout in layouts] == [["header", "x", "label"]] * 2
+    assert layouts[1].fields[1].shape == (4, 8, 8, 8) and layouts[1].fields[1].dtype == torch.bfloat16
 
 
 def test_the_schedule_sets_the_rate_of_each_step() -> None:

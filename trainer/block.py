@@ -126,8 +126,7 @@ class Block:
         """Run the units on ``packet["x"]``, ``(N, ...)``."""
         features = self.run(packet["x"], packet.tag)
         leaving = features.detach().to(self.output.dtype).contiguous(memory_format=self.output.memory_format)
-        fields = {**packet.fields, "x": leaving}
-        return Output(packet.tag, fields, packet.last_step, packet.evaluate, incoming=packet, features=features)
+        return Output(packet.tag, {**packet.fields, "x": leaving}, incoming=packet, features=features)
 
     def run(self, x: Tensor, tag: Tag, *part: int) -> Tensor:
         """The units' features of ``x``, ``(N, ...)``, with their graph. ``part`` numbers the parts of a batch that runs

@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``. On CUDA the copy is queued and the host goes on; from ordinary memory it would wait until
-    the device has done all work so far."""
+    """``tensor`` on ``device``. On CUDA the copy is queued and the host goes on; from ordinary memory it would wait for
+    all the work that is queued already."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # torch keeps this memory until the copy is over
     return tensor.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Packets: what crosses from one block to the next for one mini-batch.
 
-A packet is an ordered list of named fields behind a header. Between ranks it is *one* message: a flat byte buffer
+A packet is an ordered list of named fields, the header first. Between ranks it is *one* message: a flat byte buffer
 with a typed view for each field. Fields are declared before the first step, so a local loss that needs one more thing
 (the image, say) declares a field and nothing else changes.
 """
@@ -15,9 +15,6 @@ from torch import Tensor
 
 ALIGNMENT = 64
 """Every field starts at a multiple of this many bytes (a cache line; more than any dtype or NCCL needs)."""
-
-HEADER_WORDS = 8
-"""The header is this many int64 words, one alignment unit."""
 
 OPEN_END = -1
 """The header's ``last_step`` while no early end has been decided."""
@@ -68,38 +65,42 @@ class Field:
         return flat.view(self.shape)
 
 
+HEADER = Field("header", (8,), torch.int64)
+"""What a packet says of itself. It is made with the images and goes from block to block like their labels: on CUDA from
+device to device, so that its news reaches the last rank without a host on the way having to read it."""
+
+
+def header(tag: Tag, last_step: int, evaluate: bool) -> Tensor:
+    """The words of a header, ``(8,)``: the tag; the number of the run's last step where an early end has been decided,
+    ``OPEN_END`` where not; and whether a test follows that step."""
+    words = [tag.kind, tag.step, tag.count, last_step, int(evaluate)]
+    return torch.tensor(words + [0] * (HEADER.shape[0] - len(words)))
+
+
 @dataclass
 class Packet:
-    """The fields of one mini-batch, with the tag that says which; ``last_step`` is the number of the run's last step
-    where an early end has been decided, ``OPEN_END`` where not; ``evaluate`` whether a test follows that step."""
+    """The fields of one mini-batch, with the tag that says which."""
 
     tag: Tag
     fields: dict[str, Tensor]
-    last_step: int = OPEN_END
-    evaluate: bool = True
 
     def __getitem__(self, name: str) -> Tensor:
         return self.fields[name]
 
-    def header(self) -> list[int]:
-        """The header words of this packet."""
-        words = [self.tag.kind, self.tag.step, self.tag.count, self.last_step, int(self.evaluate)]
-        return words + [0] * (HEADER_WORDS - len(words))
-
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each field lies in the flat buffer that carries a packet."""
+    """Where each field, the header before all others, lies in the flat buffer that carries a packet."""
 
     fields: tuple[Field, ...]
     offsets: tuple[int, ...] = field(init=False)
     nbytes: int = field(init=False)
 
     def __init__(self, fields: Iterable[Field]) -> None:
-        object.__setattr__(self, "fields", tuple(fields))
+        object.__setattr__(self, "fields", (HEADER, *fields))
         if len({f.name for f in self.fields}) != len(self.fields):
             raise ValueError(f"a packet's fields must have different names: {[f.name for f in self.fields]}")
-        offsets, end = [], HEADER_WORDS * 8
+        offsets, end = [], 0
         for f in self.fields:
             offsets.append(end)
             end += -(-f.nbytes // ALIGNMENT) * ALIGNMENT
@@ -110,10 +111,6 @@ class Layout:
         """63 bits that differ where two layouts differ, for the two sides of an edge to compare."""
         text = repr([(f.name, f.shape, str(f.dtype)) for f in self.fields])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-    def header(self, buffer: Tensor) -> Tensor:
-        """The int64 header words of a buffer, ``(HEADER_WORDS,)``."""
-        return buffer[: HEADER_WORDS * 8].view(torch.int64)
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
         """A view for each field over ``buffer``, a uint8 tensor of ``nbytes`` bytes."""

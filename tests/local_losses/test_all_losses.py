@@ -135,4 +135,4 @@ def test_the_image_travels_to_every_block_with_a_local_loss_that_asks_for_it(con
     network = make_network(config, data_spec(config["dataset"], load_images(config["dataset"])))
     names = [[field.name for field in layout.fields] for layout in edge_layouts(network, ["stem", "layer1.0"], 4, FP32)]
     asked = ["image"] if loss == "infopro" else []
-    assert names == [["x", "label", *asked], ["x", "label"]]
+    assert names == [["header", "x", "label", *asked], ["header", "x", "label"]]

@@ -5,7 +5,7 @@ import torch
 
 from trainer.clock import Clock
 from trainer.errors import PacketError, PeerError
-from trainer.packet import Field, Kind, Layout, Packet, Tag
+from trainer.packet import OPEN_END, Field, Kind, Layout, Packet, Tag, header
 from trainer.plan import Plan
 from trainer.transport.edges import EndSink, LocalEdge
 from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
@@ -14,9 +14,10 @@ LAYOUT = Layout([Field("x", (2, 3), torch.float32), Field("label", (2,), torch.i
 CLOCK = Clock(torch.device("cpu"))
 
 
-def packet(step: int, **more: torch.Tensor) -> Packet:
+def packet(step: int, last_step: int = OPEN_END, **more: torch.Tensor) -> Packet:
+    tag = Tag(Kind.TRAIN, step, 2)
     fields = {"x": torch.full((2, 3), float(step)), "label": torch.full((2,), step), **more}
-    return Packet(Tag(Kind.TRAIN, step, 2), fields)
+    return Packet(tag, {"header": header(tag, last_step, evaluate=last_step == OPEN_END), **fields})
 
 
 def test_a_local_edge_hands_on_what_its_layout_says_without_a_copy() -> None:
@@ -24,7 +25,7 @@ def test_a_local_edge_hands_on_what_its_layout_says_without_a_copy() -> None:
     sent = packet(1, image=torch.zeros(2))
     edge.put(sent)
     (received,) = edge.packets([sent.tag])
-    assert received["x"] is sent["x"] and list(received.fields) == ["x", "label"]
+    assert received["x"] is sent["x"] and list(received.fields) == ["header", "x", "label"]
     edge.close()
 
 
@@ -111,9 +112,7 @@ def test_the_next_receive_is_posted_before_a_packet_is_worked_on_and_none_too_ma
 
 def test_a_header_ends_the_run_early() -> None:
     wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
-    packets = [packet(step) for step in (1, 2, 3)]
-    packets[1].last_step, packets[1].evaluate = 3, False
-    sent(wire, packets, depth=4)
+    sent(wire, [packet(1), packet(2, last_step=3), packet(3)], depth=4)
     source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
     assert [received.tag.step for received in source.packets(plan.all_tags())] == [1, 2, 3]
     assert plan.last_step == 3 and not plan.evaluate

@@ -13,7 +13,7 @@ from trainer.data.augment import Augmentation
 from trainer.data.images import DataSpec, Normalizer, Pick, Pictures
 from trainer.data.mix import Mix
 from trainer.hostcopy import to_device
-from trainer.packet import Field, Kind, Packet, Tag
+from trainer.packet import Field, Kind, Packet, Tag, header
 from trainer.plan import Plan
 from trainer.seeds import derive, generator
 
@@ -74,8 +74,8 @@ class ImageSource:
             mine = self._plan.share.of(self._plan.whole_batch_size)
             images, labels = images[mine], labels[mine]
         images = images.contiguous(memory_format=torch.channels_last)
-        fields = {"x": self._normalize(images), "label": labels, "image": images}
-        return Packet(tag, fields, self._plan.early_end, self._plan.evaluate)
+        news = to_device(header(tag, self._plan.early_end, self._plan.evaluate), self._device)
+        return Packet(tag, {"header": news, "x": self._normalize(images), "label": labels, "image": images})
 
     def _picked(self, tag: Tag) -> Pick:
         """Which images a batch is made of: of the whole one in training, of this replica's in a test, where a short one

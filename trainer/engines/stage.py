@@ -155,8 +155,7 @@ class Pipelined:
 
     def forward(self, packet: Packet) -> Output:
         """Nothing yet: the labels go on to the next rank before this one starts to work."""
-        labels = packet["label"]
-        return Output(packet.tag, packet.fields, packet.last_step, packet.evaluate, incoming=packet, features=labels)
+        return Output(packet.tag, packet.fields, incoming=packet, features=packet["label"])
 
     def learn(self, output: Output) -> None:
         """One step of the schedule and one of the optimizer. Raises ``NonFiniteLossError`` where the loss is NaN or

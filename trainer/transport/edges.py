@@ -42,8 +42,7 @@ class LocalEdge:
 
     def put(self, packet: Packet) -> None:
         """Hold ``packet`` for the next block."""
-        fields = self._layout.select(packet.fields)
-        self._held = Packet(packet.tag, fields, packet.last_step, packet.evaluate)
+        self._held = Packet(packet.tag, self._layout.select(packet.fields))
 
     def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
         """The packets that were put, one for each tag."""

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 import torch.distributed as dist
 
 from trainer.clock import Clock
@@ -22,7 +21,8 @@ HEADER_LAG = 4
 """On CUDA a header is read this many packets after its arrival, so that the host never stops the device for it."""
 
 STOP_LEAD = HEADER_LAG + 2
-"""An early end is decided at least this many steps ahead: no receive may have been posted beyond it."""
+"""An early end is decided at least this many steps ahead: no receive may have been posted beyond it. A header passes a
+rank before that rank has read it, so the number of ranks does not matter."""
 
 
 class RemoteSource:
@@ -30,7 +30,7 @@ class RemoteSource:
 
     def __init__(self, slots: Sequence[ReceiveSlot], layout: Layout, plan: Plan, clock: Clock, sender: int) -> None:
         """Posts the first receive; ``slots`` are two, ``sender`` is the rank named in errors."""
-        self._slots = [(slot, layout.header(slot.buffer), layout.views(slot.buffer)) for slot in slots]
+        self._slots = [(slot, layout.views(slot.buffer)) for slot in slots]
         self._plan, self._clock, self._sender = plan, clock, sender
         self._expected = plan.all_tags()
         self._posted: deque[Tag] = deque()
@@ -45,14 +45,14 @@ class RemoteSource:
 
     def _take(self, tag: Tag) -> Packet:
         assert self._posted.popleft() == tag
-        slot, header, fields = self._slots[self._received % len(self._slots)]
+        slot, fields = self._slots[self._received % len(self._slots)]
         with self._clock.waiting(), lost_peer(self._sender, f"packet {tag.step}"):
             slot.wait()
         self._received += 1
-        self._headers.append((tag, HostCopy(header)))
+        self._headers.append((tag, HostCopy(fields["header"])))
         self._read_headers()
         self._post(self._received)
-        return Packet(tag, fields, self._plan.early_end, self._plan.evaluate)
+        return Packet(tag, fields)
 
     def _post(self, number: int) -> None:
         expected = next(self._expected, None)
@@ -80,16 +80,15 @@ class RemoteSink:
 
     def __init__(self, slots: Sequence[SendSlot], layout: Layout, clock: Clock, receiver: int) -> None:
         """``slots`` are as many as the queue is deep; ``receiver`` is the rank named in errors."""
-        self._slots = [(slot, layout.header(slot.buffer), layout.views(slot.buffer)) for slot in slots]
+        self._slots = [(slot, layout.views(slot.buffer)) for slot in slots]
         self._clock, self._receiver = clock, receiver
         self._sent = 0
 
     def put(self, packet: Packet) -> None:
         """Copy the packet into the next slot and start its send."""
-        slot, header, fields = self._slots[self._sent % len(self._slots)]
+        slot, fields = self._slots[self._sent % len(self._slots)]
         with self._clock.waiting(), lost_peer(self._receiver, f"room for packet {packet.tag.step}"):
             slot.wait()
-        header.copy_(torch.tensor(packet.header()), non_blocking=True)
         for name, view in fields.items():
             view.copy_(packet[name], non_blocking=True)
         with lost_peer(self._receiver, f"the send of packet {packet.tag.step}"):
@@ -98,7 +97,7 @@ class RemoteSink:
 
     def close(self) -> None:
         """Wait until every packet has left."""
-        for slot, _, _ in self._slots:
+        for slot, _ in self._slots:
             with lost_peer(self._receiver, "the last packets to be taken"):
                 slot.wait()
 

@@ -1,0 +1,64 @@
+"""Remote edges between real ranks."""
+
+import signal
+
+import pytest
+import torch
+
+from tests.transport.conftest import OnRanks
+from trainer.clock import Clock
+from trainer.data.images import DataSpec, Images, Split
+from trainer.data.source import ImageSource, data_fields
+from trainer.ending import EndByHeaders
+from trainer.hostcopy import HostCopy
+from trainer.packet import Layout
+from trainer.plan import Plan
+from trainer.rank import Rank
+from trainer.stop import StopRequest
+from trainer.transport.connect import open_edges
+from trainer.transport.edges import Source
+from trainer.transport.remote import STOP_LEAD
+
+CPU = torch.device("cpu")
+SPEC = DataSpec(400, 4, 10, (1, 2, 2), (0.5,), (0.5,))
+LAYOUT = Layout([data_fields(SPEC, 2)[name] for name in ("x", "label")])
+
+
+class LateCopy(HostCopy):
+    """What a GPU does that is busy all the time: nothing has arrived until somebody waits for it."""
+
+    def ready(self) -> bool:
+        return False
+
+
+def images(plan: Plan) -> Source:
+    """Image n has the label n modulo 10."""
+    splits = (Split(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.arange(n) % 10) for n in (400, 4))
+    return ImageSource(Images(*splits, 10), SPEC, [], plan, 0, CPU)
+
+
+def steps_done(rank: Rank, asked_after: int | None = None) -> list[int]:
+    """The labels of all packets, on a rank that only hands on what comes in; rank 0 is asked to end the run after step
+    ``asked_after``."""
+    plan, stop = Plan(400, 4, 2, epochs=1), StopRequest()
+    owners = range(rank.world_size)
+    first = images(plan) if rank.rank == 0 else None
+    ((source, sink),) = open_edges(rank, owners, [LAYOUT] * (len(owners) - 1), first, plan, Clock(CPU), 2)
+    ending, labels = EndByHeaders(plan, stop, rank.rank), []
+    for packet in source.packets(plan.all_tags()):
+        sink.put(packet)
+        labels += packet["label"].tolist()
+        if packet.tag.step == asked_after:
+            stop.ask(signal.SIGTERM)
+        ending.trained(packet.tag.step)
+    sink.close()
+    return labels
+
+
+def test_an_early_end_reaches_every_rank_of_a_chain_in_time_where_headers_are_read_late(
+    on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.transport.remote.HostCopy", LateCopy)
+    first, *others = on_ranks(4, lambda rank: steps_done(rank, asked_after=20))
+    assert len(first) == 2 * (20 + STOP_LEAD)
+    assert others == [first] * 3

@@ -1,6 +1,8 @@
 """Remote edges between real ranks."""
 
+import itertools
 import signal
+import time
 
 import pytest
 import torch
@@ -53,6 +55,25 @@ def steps_done(rank: Rank, asked_after: int | None = None) -> list[int]:
         ending.trained(packet.tag.step)
     sink.close()
     return labels
+
+
+class SlowEveryOther:
+    """The end of a copy to the host, which is noticed late for every other packet."""
+
+    count = itertools.count()
+
+    def synchronize(self) -> None:
+        time.sleep(0.005 * (next(self.count) % 2 == 0))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_every_rank_gets_all_packets_in_order(
+    staged: bool, on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.transport.slots._record", lambda device: SlowEveryOther())
+    monkeypatch.setattr(Rank, "staged", staged)
+    first, *others = on_ranks(3, steps_done)
+    assert len(first) == 404 and others == [first] * 2
 
 
 def test_an_early_end_reaches_every_rank_of_a_chain_in_time_where_headers_are_read_late(

@@ -14,7 +14,7 @@ from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.transport.edges import EndSink, LocalEdge, Sink, Source
 from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
-from trainer.transport.slots import DirectReceive, DirectSend, ReceiveSlot, SendSlot, StagedReceive, StagedSend
+from trainer.transport.slots import receive_slots, send_slots
 
 RECEIVE_SLOTS = 2
 
@@ -55,14 +55,10 @@ def open_edges(
         group = groups[sender]
         _try_out(layout, sender, receiver, rank, group)
         if rank.rank == sender:
-            send_slot = StagedSend if rank.staged else DirectSend
-            slots: list[SendSlot] = [send_slot(layout.nbytes, rank.device, receiver, group) for _ in range(queue_depth)]
+            slots = send_slots(queue_depth, layout.nbytes, rank.device, receiver, group, rank.staged)
             sinks[block] = RemoteSink(slots, layout, clock, receiver)
         else:
-            receive_slot = StagedReceive if rank.staged else DirectReceive
-            posts: list[ReceiveSlot] = [
-                receive_slot(layout.nbytes, rank.device, sender, group) for _ in range(RECEIVE_SLOTS)
-            ]
+            posts = receive_slots(RECEIVE_SLOTS, layout.nbytes, rank.device, sender, group, rank.staged)
             sources[block + 1] = RemoteSource(posts, layout, plan, clock, sender)
     return [(sources[block], sinks[block]) for block, owner in enumerate(owners) if owner == rank.rank]
 

@@ -81,34 +81,36 @@ class DirectReceive:
 
 
 class StagedSend:
-    """A send slot that copies to pinned host memory; a thread sends from there once the copy has arrived, so that the
-    training thread goes on to the backward."""
+    """A send slot that copies to pinned host memory; a thread starts the send from there once the copy has arrived, so
+    that the training thread goes on to the backward. The slots of an edge share the thread, which keeps their order."""
 
-    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
+    def __init__(
+        self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, thread: ThreadPoolExecutor
+    ) -> None:
         self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
         self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._direct = DirectSend(0, self._host.device, peer, group)
         self._direct.buffer = self._host
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="staged-send")
-        self._sent: Future[None] | None = None
+        self._thread = thread
+        self._started: Future[None] | None = None
 
     def send(self) -> None:
         """Queue the copy to the host and leave the rest to the thread."""
         self._host.copy_(self.buffer, non_blocking=True)
         copied = _record(self.buffer.device)
-        self._sent = self._thread.submit(self._send_when, copied)
+        self._started = self._thread.submit(self._send_when, copied)
 
     def _send_when(self, copied: torch.cuda.Event | None) -> None:
         if copied is not None:
             copied.synchronize()
         self._direct.send()
-        self._direct.wait()
 
     def wait(self) -> None:
-        """Wait for the thread."""
-        if self._sent is not None:
-            self._sent.result()
-            self._sent = None
+        """Wait for the send started last, if any."""
+        if self._started is not None:
+            self._started.result()
+            self._started = None
+            self._direct.wait()
 
 
 class StagedReceive:
@@ -132,6 +134,24 @@ class StagedReceive:
         self._direct.wait()
         self.buffer.copy_(self._host, non_blocking=True)
         self._copied = _record(self.buffer.device)
+
+
+def send_slots(
+    count: int, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, staged: bool
+) -> list[SendSlot]:
+    """The slots of the send queue of one edge."""
+    if not staged:
+        return [DirectSend(nbytes, device, peer, group) for _ in range(count)]
+    thread = ThreadPoolExecutor(1, thread_name_prefix="staged-send")
+    return [StagedSend(nbytes, device, peer, group, thread) for _ in range(count)]
+
+
+def receive_slots(
+    count: int, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, staged: bool
+) -> list[ReceiveSlot]:
+    """The slots that one edge receives into."""
+    slot = StagedReceive if staged else DirectReceive
+    return [slot(nbytes, device, peer, group) for _ in range(count)]
 
 
 def _record(device: torch.device) -> torch.cuda.Event | None:

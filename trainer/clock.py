@@ -9,6 +9,8 @@ from typing import Protocol
 
 import torch
 
+from trainer.hostcopy import Moment
+
 
 class Mark(Protocol):
     """A moment; how a device keeps it is the device's business."""
@@ -27,14 +29,11 @@ class _HostMark:
         return self.seconds - earlier.seconds
 
 
-@dataclass
-class _CudaMark:
-    event: torch.cuda.Event
-
+class _CudaMark(Moment):
     def since(self, earlier: Mark) -> float:
         assert isinstance(earlier, _CudaMark)
-        self.event.synchronize()
-        return earlier.event.elapsed_time(self.event) / 1e3
+        self.wait()
+        return self.seconds_since(earlier)
 
 
 Wait = tuple[Mark, Mark]
@@ -95,9 +94,7 @@ class Clock:
         """Now; on CUDA the moment when the device gets here."""
         if not self._cuda:
             return _HostMark(time.perf_counter())
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return _CudaMark(event)
+        return _CudaMark(self.device, timed=True)
 
     def start(self) -> None:
         """Begin a new lap."""

@@ -1,7 +1,14 @@
-"""Copies between a device and its host that stop neither."""
+"""What passes between a device and its host without stopping either: copies, and moments to wait for."""
+
+import math
+import time
+from datetime import timedelta
 
 import torch
 from torch import Tensor
+
+POLL_SECONDS = 2e-4
+"""How often the host looks whether the device has got somewhere."""
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -12,6 +19,44 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+class Moment:
+    """A point in the work that is queued on a device, for the host to wait for. On the CPU it has passed at once.
+
+    Make it on the training thread, ask for it on any.
+    """
+
+    def __init__(self, device: torch.device, timed: bool = False) -> None:
+        """``timed`` is for ``seconds_since``."""
+        self._device = device
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=timed)
+            self._event.record()
+
+    def passed(self) -> bool:
+        """Whether the device has got here."""
+        if self._event is None:
+            return True
+        # To a new thread GPU 0 is the current one, and a question about another's event would open a context on it.
+        with torch.cuda.device(self._device):
+            return self._event.query()
+
+    def wait(self, timeout: timedelta | None = None) -> None:
+        """Return when the device has got here; signal handlers run meanwhile. Raises ``TimeoutError`` after
+        ``timeout``."""
+        end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()
+        while not self.passed():
+            if time.monotonic() > end:
+                raise TimeoutError(f"the device did not get here within {timeout}")
+            time.sleep(POLL_SECONDS)
+
+    def seconds_since(self, earlier: "Moment") -> float:
+        """On CUDA, the seconds from ``earlier`` to this moment by the device's clock; both must be ``timed`` and have
+        passed."""
+        assert self._event is not None and earlier._event is not None
+        return earlier._event.elapsed_time(self._event) / 1e3
+
+
 class HostCopy:
     """A small tensor on its way to the host.
 
@@ -20,22 +65,20 @@ class HostCopy:
     """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
         tensor = tensor.detach()
         if tensor.is_cuda:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
         else:
             self._host = tensor.clone()
+        self._copied = Moment(tensor.device)
 
     def ready(self) -> bool:
         """Whether ``wait`` would return at once."""
-        return self._event is None or self._event.query()
+        return self._copied.passed()
 
-    def wait(self) -> Tensor:
-        """The values, on the CPU; waits for them where they have not arrived."""
-        if self._event is not None:
-            self._event.synchronize()
+    def wait(self, timeout: timedelta | None = None) -> Tensor:
+        """The values, on the CPU; waits for them where they have not arrived. Raises ``TimeoutError`` after
+        ``timeout``."""
+        self._copied.wait(timeout)
         return self._host

@@ -3,6 +3,7 @@
 import itertools
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from trainer.clock import Clock
 from trainer.data.images import DataSpec, Images, Split
 from trainer.data.source import ImageSource, data_fields
 from trainer.ending import EndByHeaders
-from trainer.hostcopy import HostCopy
+from trainer.hostcopy import HostCopy, Moment
 from trainer.packet import Layout
 from trainer.plan import Plan
 from trainer.rank import Rank
@@ -57,12 +58,12 @@ def steps_done(rank: Rank, asked_after: int | None = None) -> list[int]:
     return labels
 
 
-class SlowEveryOther:
+class SlowEveryOther(Moment):
     """The end of a copy to the host, which is noticed late for every other packet."""
 
     count = itertools.count()
 
-    def synchronize(self) -> None:
+    def wait(self, timeout: timedelta | None = None) -> None:
         time.sleep(0.005 * (next(self.count) % 2 == 0))
 
 
@@ -70,7 +71,7 @@ class SlowEveryOther:
 def test_every_rank_gets_all_packets_in_order(
     staged: bool, on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.transport.slots._record", lambda device: SlowEveryOther())
+    monkeypatch.setattr("trainer.transport.slots.Moment", SlowEveryOther)
     monkeypatch.setattr(Rank, "staged", staged)
     first, *others = on_ranks(3, steps_done)
     assert len(first) == 404 and others == [first] * 2

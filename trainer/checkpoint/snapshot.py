@@ -5,33 +5,33 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from trainer.hostcopy import Moment
+
 
 class Snapshot:
     """Buffers that are used again for every checkpoint."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
-        self._copied: torch.cuda.Event | None = None
+        self._copied: Moment | None = None
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy ``tensors``; on CUDA the copies are queued behind the work so far. The copies are what they were at
         this moment, whatever the training does next."""
-        cuda = False
+        device = torch.device("cpu")
         for name, tensor in tensors.items():
             buffer = self._buffers.get(name)
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
                 self._buffers[name] = buffer
             buffer.copy_(tensor.detach(), non_blocking=True)
-            cuda = cuda or tensor.is_cuda
+            device = tensor.device if tensor.is_cuda else device
         for name in self._buffers.keys() - tensors.keys():
             del self._buffers[name]
-        if cuda:
-            self._copied = torch.cuda.Event()
-            self._copied.record()
+        self._copied = Moment(device)
 
     def wait(self) -> dict[str, Tensor]:
         """The copies, once they are there; valid until the next ``take``."""
         if self._copied is not None:
-            self._copied.synchronize()
+            self._copied.wait()
         return self._buffers

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.hostcopy import Moment
+
 
 class SendSlot(Protocol):
     """One place in a send queue."""
@@ -97,12 +99,10 @@ class StagedSend:
     def send(self) -> None:
         """Queue the copy to the host and leave the rest to the thread."""
         self._host.copy_(self.buffer, non_blocking=True)
-        copied = _record(self.buffer.device)
-        self._started = self._thread.submit(self._send_when, copied)
+        self._started = self._thread.submit(self._send_when, Moment(self.buffer.device))
 
-    def _send_when(self, copied: torch.cuda.Event | None) -> None:
-        if copied is not None:
-            copied.synchronize()
+    def _send_when(self, copied: Moment) -> None:
+        copied.wait()
         self._direct.send()
 
     def wait(self) -> None:
@@ -121,19 +121,19 @@ class StagedReceive:
         self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._direct = DirectReceive(0, self._host.device, peer, group)
         self._direct.buffer = self._host
-        self._copied: torch.cuda.Event | None = None
+        self._copied: Moment | None = None
 
     def post(self) -> None:
         """Start the receive; the host buffer's earlier copy to the device has to be over first."""
         if self._copied is not None:
-            self._copied.synchronize()
+            self._copied.wait()
         self._direct.post()
 
     def wait(self) -> None:
         """Wait for the message and queue its copy to the device."""
         self._direct.wait()
         self.buffer.copy_(self._host, non_blocking=True)
-        self._copied = _record(self.buffer.device)
+        self._copied = Moment(self.buffer.device)
 
 
 def send_slots(
@@ -152,11 +152,3 @@ def receive_slots(
     """The slots that one edge receives into."""
     slot = StagedReceive if staged else DirectReceive
     return [slot(nbytes, device, peer, group) for _ in range(count)]
-
-
-def _record(device: torch.device) -> torch.cuda.Event | None:
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

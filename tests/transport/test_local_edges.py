@@ -1,17 +1,21 @@
 """Edges inside a process, and what remote edges do with slots."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 
 from trainer.clock import Clock
 from trainer.errors import PacketError, PeerError
+from trainer.hostcopy import Moment
 from trainer.packet import OPEN_END, Field, Kind, Layout, Packet, Tag, header
 from trainer.plan import Plan
 from trainer.transport.edges import EndSink, LocalEdge
-from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
+from trainer.transport.remote import RUN_AHEAD, RemoteSink, RemoteSource, lost_peer
 
 LAYOUT = Layout([Field("x", (2, 3), torch.float32), Field("label", (2,), torch.int64)])
 CLOCK = Clock(torch.device("cpu"))
+SECONDS = timedelta(seconds=0.05)
 
 
 def packet(step: int, last_step: int = OPEN_END, **more: torch.Tensor) -> Packet:
@@ -84,7 +88,7 @@ class Receiving:
 
 
 def sent(wire: Wire, packets: list[Packet], depth: int = 2) -> None:
-    sink = RemoteSink([Sending(wire, str(index)) for index in range(depth)], LAYOUT, CLOCK, receiver=1)
+    sink = RemoteSink([Sending(wire, str(index)) for index in range(depth)], LAYOUT, CLOCK, receiver=1, timeout=SECONDS)
     for item in packets:
         sink.put(item)
     sink.close()
@@ -103,7 +107,7 @@ def test_the_next_receive_is_posted_before_a_packet_is_worked_on_and_none_too_ma
     plan.evaluate = False
     sent(wire, [packet(step) for step in (1, 2, 3)], depth=4)
     wire.log.clear()
-    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0, timeout=SECONDS)
     for received in source.packets(plan.all_tags()):
         assert torch.equal(received["label"], torch.full((2,), received.tag.step))
         wire.log.append(f"work {received.tag.step}")
@@ -113,7 +117,7 @@ def test_the_next_receive_is_posted_before_a_packet_is_worked_on_and_none_too_ma
 def test_a_header_ends_the_run_early() -> None:
     wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
     sent(wire, [packet(1), packet(2, last_step=3), packet(3)], depth=4)
-    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0, timeout=SECONDS)
     assert [received.tag.step for received in source.packets(plan.all_tags())] == [1, 2, 3]
     assert plan.last_step == 3 and not plan.evaluate
 
@@ -121,9 +125,40 @@ def test_a_header_ends_the_run_early() -> None:
 def test_a_packet_out_of_turn_is_noticed() -> None:
     wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
     sent(wire, [packet(2)])
-    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0)
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, sender=0, timeout=SECONDS)
     with pytest.raises(PacketError, match="rank 0 sent the train packet 2 .* where the train packet 1 .* was due"):
         list(source.packets(plan.all_tags()))
+
+
+def test_a_packet_asked_for_out_of_turn_is_noticed() -> None:
+    wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
+    source = RemoteSource([Receiving(wire, "0")], LAYOUT, plan, CLOCK, sender=3, timeout=SECONDS)
+    with pytest.raises(PacketError, match="step=2.* where .*step=1.* comes next from rank 3"):
+        list(source.packets([Tag(Kind.TRAIN, 2, 2)]))
+
+
+class Stuck(Moment):
+    """A moment that a device does not get to, because NCCL waits for another rank."""
+
+    def passed(self) -> bool:
+        return False
+
+
+def test_a_device_that_waits_for_a_peer_for_too_long_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire, plan = Wire(), Plan(20, 2, 2, epochs=1)
+    sent(wire, [packet(step) for step in range(1, 11)], depth=10)
+    source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, 3, SECONDS)
+    sink = RemoteSink([Sending(wire, "0")], LAYOUT, CLOCK, 5, SECONDS)
+    monkeypatch.setattr("trainer.hostcopy.Moment", Stuck)
+    with pytest.raises(PeerError, match="rank 3 .* while this rank waited for packet 1$"):
+        list(source.packets(plan.all_tags()))
+    assert wire.messages[0][8] == RUN_AHEAD + 2  # the step of the packet that the host did not go on to
+    monkeypatch.setattr("trainer.transport.remote.Moment", Stuck)
+    with pytest.raises(PeerError, match="rank 5 .* while this rank waited for the last packets to be taken$"):
+        sink.close()
+    with pytest.raises(PeerError, match="rank 5 .* while this rank waited for room for packet 1$"):
+        for step in range(1, RUN_AHEAD + 2):
+            sink.put(packet(step))
 
 
 def test_a_lost_peer_is_named() -> None:

@@ -56,10 +56,10 @@ def open_edges(
         _try_out(layout, sender, receiver, rank, group)
         if rank.rank == sender:
             slots = send_slots(queue_depth, layout.nbytes, rank.device, receiver, group, rank.staged)
-            sinks[block] = RemoteSink(slots, layout, clock, receiver)
+            sinks[block] = RemoteSink(slots, layout, clock, receiver, rank.timeout)
         else:
             posts = receive_slots(RECEIVE_SLOTS, layout.nbytes, rank.device, sender, group, rank.staged)
-            sources[block + 1] = RemoteSource(posts, layout, plan, clock, sender)
+            sources[block + 1] = RemoteSource(posts, layout, plan, clock, sender, rank.timeout)
     return [(sources[block], sinks[block]) for block, owner in enumerate(owners) if owner == rank.rank]
 
 

@@ -7,20 +7,23 @@ block that made it. Both sides know the plan of the run, so a receive is posted 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
 from trainer.clock import Clock
 from trainer.errors import PacketError, PeerError
-from trainer.hostcopy import HostCopy
+from trainer.hostcopy import HostCopy, Moment
 from trainer.packet import OPEN_END, Kind, Layout, Packet, Tag
 from trainer.plan import Plan
 from trainer.transport.slots import ReceiveSlot, SendSlot
 
-HEADER_LAG = 4
-"""On CUDA a header is read this many packets after its arrival, so that the host never stops the device for it."""
+RUN_AHEAD = 4
+"""On CUDA the host is at most this many packets ahead of the device: it never stops the device for a header, and it
+notices a neighbor that does not answer, of which NCCL says nothing."""
 
-STOP_LEAD = HEADER_LAG + 2
+STOP_LEAD = RUN_AHEAD + 2
 """An early end is decided at least this many steps ahead: no receive may have been posted beyond it. A header passes a
 rank before that rank has read it, so the number of ranks does not matter."""
 
@@ -28,10 +31,19 @@ rank before that rank has read it, so the number of ranks does not matter."""
 class RemoteSource:
     """The packets that the rank before sends."""
 
-    def __init__(self, slots: Sequence[ReceiveSlot], layout: Layout, plan: Plan, clock: Clock, sender: int) -> None:
-        """Posts the first receive; ``slots`` are two, ``sender`` is the rank named in errors."""
+    def __init__(
+        self,
+        slots: Sequence[ReceiveSlot],
+        layout: Layout,
+        plan: Plan,
+        clock: Clock,
+        sender: int,
+        timeout: timedelta,
+    ) -> None:
+        """Posts the first receive; ``slots`` are two, ``sender`` is the rank named in errors, also in that of a packet
+        that does not come within ``timeout``."""
         self._slots = [(slot, layout.views(slot.buffer)) for slot in slots]
-        self._plan, self._clock, self._sender = plan, clock, sender
+        self._plan, self._clock, self._sender, self._timeout = plan, clock, sender, timeout
         self._expected = plan.all_tags()
         self._posted: deque[Tag] = deque()
         self._received = 0
@@ -44,14 +56,18 @@ class RemoteSource:
             yield self._take(tag)
 
     def _take(self, tag: Tag) -> Packet:
-        assert self._posted.popleft() == tag
+        due = self._posted.popleft()
+        if tag != due:
+            raise PacketError(f"the block asks for {tag} where {due} comes next from rank {self._sender}")
         slot, fields = self._slots[self._received % len(self._slots)]
         with self._clock.waiting(), lost_peer(self._sender, f"packet {tag.step}"):
             slot.wait()
         self._received += 1
         self._headers.append((tag, HostCopy(fields["header"])))
-        self._read_headers()
+        self._read_headers(RUN_AHEAD)
         self._post(self._received)
+        if not self._posted:
+            self._read_headers(0)  # no packet follows that could make it read the last ones
         return Packet(tag, fields)
 
     def _post(self, number: int) -> None:
@@ -60,11 +76,13 @@ class RemoteSource:
             self._slots[number % len(self._slots)][0].post()
             self._posted.append(expected)
 
-    def _read_headers(self) -> None:
-        """Check the headers that have arrived, and learn from them where the run ends."""
-        while self._headers and (self._headers[0][1].ready() or len(self._headers) > HEADER_LAG):
+    def _read_headers(self, lag: int) -> None:
+        """Check the headers that have arrived, and all but the last ``lag`` in any case; learn from them where the run
+        ends."""
+        while self._headers and (self._headers[0][1].ready() or len(self._headers) > lag):
             tag, copy = self._headers.popleft()
-            kind, step, count, last_step, evaluate, *_ = copy.wait().tolist()
+            with lost_peer(self._sender, f"packet {tag.step}"):
+                kind, step, count, last_step, evaluate, *_ = copy.wait(self._timeout).tolist()
             if (kind, step, count) != (tag.kind, tag.step, tag.count):
                 raise PacketError(
                     f"rank {self._sender} sent the {Kind(kind).name.lower()} packet {step} with {count} images where "
@@ -78,17 +96,26 @@ class RemoteSink:
     """The send queue towards the rank after: a ring of slots, each reused only when its earlier send has completed,
     which bounds the memory and makes a fast rank wait for a slow one."""
 
-    def __init__(self, slots: Sequence[SendSlot], layout: Layout, clock: Clock, receiver: int) -> None:
-        """``slots`` are as many as the queue is deep; ``receiver`` is the rank named in errors."""
+    def __init__(
+        self, slots: Sequence[SendSlot], layout: Layout, clock: Clock, receiver: int, timeout: timedelta
+    ) -> None:
+        """``slots`` are as many as the queue is deep; ``receiver`` is the rank named in errors, also in that of packets
+        that are not taken within ``timeout``."""
         self._slots = [(slot, layout.views(slot.buffer)) for slot in slots]
-        self._clock, self._receiver = clock, receiver
+        self._clock, self._receiver, self._timeout = clock, receiver, timeout
         self._sent = 0
+        self._had_room: deque[tuple[int, Moment]] = deque()
 
     def put(self, packet: Packet) -> None:
         """Copy the packet into the next slot and start its send."""
         slot, fields = self._slots[self._sent % len(self._slots)]
         with self._clock.waiting(), lost_peer(self._receiver, f"room for packet {packet.tag.step}"):
             slot.wait()
+        self._had_room.append((packet.tag.step, Moment(slot.buffer.device)))
+        if len(self._had_room) > RUN_AHEAD:
+            step, moment = self._had_room.popleft()
+            with lost_peer(self._receiver, f"room for packet {step}"):
+                moment.wait(self._timeout)
         for name, view in fields.items():
             view.copy_(packet[name], non_blocking=True)
         with lost_peer(self._receiver, f"the send of packet {packet.tag.step}"):
@@ -100,6 +127,7 @@ class RemoteSink:
         for slot, _ in self._slots:
             with lost_peer(self._receiver, "the last packets to be taken"):
                 slot.wait()
+                Moment(slot.buffer.device).wait(self._timeout)
 
 
 @contextmanager
@@ -116,8 +144,10 @@ def lost_group(what: str) -> Iterator[None]:
 
 @contextmanager
 def lost_peer(rank: int, what: str) -> Iterator[None]:
-    """Turn the process group's error about a peer into one that names it."""
+    """Turn the process group's error about a peer, or the end of a device's wait for it, into one that names it."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:
+        if isinstance(error, torch.AcceleratorError):  # this rank's own
+            raise
         raise PeerError(f"rank {rank} went away or did not answer in time while this rank waited for {what}") from error

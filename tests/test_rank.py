@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.errors import SettingError
-from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads
+from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads, share_a_gpu
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"
@@ -63,6 +63,14 @@ def test_a_gpu_that_is_not_there() -> None:
     assert choose_device("auto", 0) == torch.device("cpu")
     with pytest.raises(SettingError, match="device=cuda, but this machine has no GPU"):
         choose_device("cuda", 0)
+
+
+def test_ranks_that_share_a_gpu_are_told_by_the_gpus_not_by_their_number() -> None:
+    assert not share_a_gpu(["GPU-a", "GPU-b"])  # each may see its own alone
+    assert share_a_gpu(["GPU-a", "GPU-b", "GPU-a"])
+    assert not share_a_gpu(["cpu", "cpu"])
+    with pytest.raises(SettingError, match="finds a GPU on rank 1 but none on rank 0; give every rank one, or set dev"):
+        share_a_gpu(["cpu", "GPU-a"])
 
 
 def test_one_process_joins_job_after_job() -> None:

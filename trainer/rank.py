@@ -2,10 +2,11 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,9 @@ from trainer.transport.control import Control
 
 STORE_TIMEOUT = timedelta(days=30)
 """Waiting on the control store has no limit of its own: the launcher ends ranks whose peers have failed."""
+
+ABORT_MARGIN = timedelta(minutes=1)
+"""NCCL aborts a process whose time is up; so much later than the process can say which rank it waited for."""
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -104,7 +108,8 @@ class Launch:
 @dataclass
 class Rank:
     """One process of a running job. ``replicas`` is the number of whole copies of the model, each on a run of
-    neighboring ranks and shown its own share of every batch; it is 1 wherever all ranks share one model."""
+    neighboring ranks and shown its own share of every batch; it is 1 wherever all ranks share one model. ``staged``
+    tells whether packets go through host memory, because some ranks share a GPU, which NCCL refuses."""
 
     launch: Launch
     job: int
@@ -113,15 +118,18 @@ class Rank:
     timeout: timedelta
     control: Control
     replicas: int = 1
+    staged: bool = False
 
     @classmethod
     def join(cls, launch: Launch, job: int, device: str, threads: int | str, timeout_seconds: float) -> "Rank":
-        """Set up the device, the threads and the process group of job number ``job`` of this launch."""
+        """Set up the device, the threads and the process group of job number ``job`` of this launch. Raises
+        ``SettingError`` where there is no such device, or not on every rank."""
         torch_device = choose_device(device, launch.local_rank)
         count = choose_threads(threads, launch)
         torch.set_num_threads(count)
         timeout = timedelta(seconds=timeout_seconds)
         attempt = (f"job{job}", f"attempt{launch.restarts}")
+        devices = [device_name(torch_device)]
         if launch.world_size > 1:
             if launch.one_node and platform.system() == "Linux":
                 # Nothing that one machine needs may be reachable from another.
@@ -134,7 +142,9 @@ class Rank:
                 world_size=launch.world_size,
                 timeout=timeout,
             )
-        return cls(launch, job, torch_device, count, timeout, launch.control(*attempt))
+            devices *= launch.world_size
+            dist.all_gather_object(devices, devices[0])
+        return cls(launch, job, torch_device, count, timeout, launch.control(*attempt), staged=share_a_gpu(devices))
 
     @property
     def rank(self) -> int:
@@ -157,9 +167,21 @@ class Rank:
         return self.replica * (self.world_size // self.replicas)
 
     @property
-    def staged(self) -> bool:
-        """Whether packets go through host memory: several ranks share a GPU, which NCCL refuses."""
-        return self.device.type == "cuda" and self.launch.local_world_size > torch.cuda.device_count()
+    def backend(self) -> str:
+        """What carries packets and gradients: ``nccl`` between GPUs, ``gloo`` else."""
+        return "nccl" if self.device.type == "cuda" and not self.staged else "gloo"
+
+    def group(self, ranks: Sequence[int] | None = None) -> dist.ProcessGroup:
+        """A process group of ``ranks``, or of all, for what is on their devices. Every rank calls this for every group,
+        in the same order."""
+        nccl = self.backend == "nccl"
+        group = dist.new_group(
+            None if ranks is None else list(ranks),
+            self.timeout + ABORT_MARGIN if nccl else self.timeout,
+            self.backend,
+            device_id=self.device if nccl else None,
+        )
+        return cast(dist.ProcessGroup, group)
 
     @property
     def shares_cores(self) -> bool:
@@ -177,6 +199,23 @@ class Rank:
 def available_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what tells a GPU from all others, on this machine and on the rest."""
+    return "cpu" if device.type == "cpu" else str(torch.cuda.get_device_properties(device).uuid)
+
+
+def share_a_gpu(devices: Sequence[str]) -> bool:
+    """Whether some of the ranks have one GPU together, by the ``device_name`` of each. Raises ``SettingError`` where
+    some have a GPU and others none."""
+    gpus = [name for name in devices if name != "cpu"]
+    if gpus and len(gpus) < len(devices):
+        raise SettingError(
+            f"device=auto finds a GPU on rank {devices.index(gpus[0])} but none on rank {devices.index('cpu')}; give "
+            f"every rank one, or set device=cpu"
+        )
+    return len(set(gpus)) < len(gpus)
 
 
 def set_deterministic(wanted: bool) -> None:

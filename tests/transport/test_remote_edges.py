@@ -3,7 +3,9 @@
 import itertools
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
+from os import getpid
 
 import pytest
 import torch
@@ -58,6 +60,14 @@ def steps_done(rank: Rank, asked_after: int | None = None) -> list[int]:
     return labels
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_ranks_find_out_whether_they_share_a_gpu(
+    shared: bool, on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.rank.device_name", lambda device: "GPU-a" if shared else f"GPU-{getpid()}")
+    assert on_ranks(2, lambda rank: rank.staged) == [shared, shared]
+
+
 class SlowEveryOther(Moment):
     """The end of a copy to the host, which is noticed late for every other packet."""
 
@@ -72,8 +82,7 @@ def test_every_rank_gets_all_packets_in_order(
     staged: bool, on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.transport.slots.Moment", SlowEveryOther)
-    monkeypatch.setattr(Rank, "staged", staged)
-    first, *others = on_ranks(3, steps_done)
+    first, *others = on_ranks(3, lambda rank: steps_done(replace(rank, staged=staged)))
     assert len(first) == 404 and others == [first] * 2
 
 

@@ -67,7 +67,7 @@ class PPLL(LocalLearning):
             return (
                 f"ppll, {rank.world_size} ranks that share GPUs: NCCL refuses that, so packets go through host memory"
             )
-        return f"ppll, {rank.world_size} ranks, packets by {'NCCL' if rank.device.type == 'cuda' else 'gloo'}"
+        return f"ppll, {rank.world_size} ranks, packets by {'NCCL' if rank.backend == 'nccl' else 'gloo'}"
 
 
 class Sequential(LocalLearning):

@@ -3,10 +3,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
@@ -171,10 +170,7 @@ class Pipeline:
     def _stages(self, job: Job) -> Pipelined:
         """This rank's stages under the schedule."""
         rank, plan, partition = job.rank, job.plan, job.partition
-        group = cast(
-            dist.ProcessGroup,
-            dist.new_group(timeout=rank.timeout, backend="nccl" if rank.device.type == "cuda" else "gloo"),
-        )
+        group = rank.group()
         own = [index for index, block in enumerate(partition.blocks) if block.rank == rank.rank]
         blocks = [new_block(job, index) for index in own]
         count = len(partition.blocks)

@@ -8,7 +8,6 @@ and kept: as with torch's own defaults, but copied to the other ranks before a t
 
 import warnings
 from collections.abc import Sequence
-from typing import cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -97,8 +96,7 @@ class Replicas:
         blocks = own_blocks(job, ReplicatedBlock)
         if rank.world_size == 1:
             return train_blocks(job, blocks, self.queue_depth, EndByHeaders(job.plan, job.stop, rank.rank))
-        backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
-        group = cast(dist.ProcessGroup, dist.new_group(timeout=rank.timeout, backend=backend))
+        group = rank.group()
         for block in blocks:
             assert isinstance(block, ReplicatedBlock)
             block.average_over(group)

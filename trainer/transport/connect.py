@@ -2,13 +2,13 @@
 packet."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.distributed as dist
 
 from trainer.clock import Clock
 from trainer.errors import PacketError
+from trainer.hostcopy import HostCopy
 from trainer.packet import Layout
 from trainer.plan import Plan
 from trainer.rank import Rank
@@ -66,12 +66,9 @@ def open_edges(
 def _edge_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
     """A group for each pair of neighbours, by the lower rank: on a shared communicator, a posted receive could hold up
     the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
-    backend = "nccl" if rank.device.type == "cuda" and not rank.staged else "gloo"
     size = rank.world_size // rank.replicas
     pairs = [[r, r + 1] for r in range(rank.world_size - 1) if (r + 1) % size]
-    return {
-        pair[0]: cast(dist.ProcessGroup, dist.new_group(pair, timeout=rank.timeout, backend=backend)) for pair in pairs
-    }
+    return {pair[0]: rank.group(pair) for pair in pairs}
 
 
 def _try_out(layout: Layout, sender: int, receiver: int, rank: Rank, group: dist.ProcessGroup) -> None:
@@ -85,7 +82,8 @@ def _try_out(layout: Layout, sender: int, receiver: int, rank: Rank, group: dist
         return
     with lost_peer(sender, "the connection between the two"):
         dist.recv(number, sender, group)
-    if number.item() != layout.digest():
+        received = HostCopy(number).wait(rank.timeout)
+    if received.item() != layout.digest():
         raise PacketError(
             f"ranks {sender} and {receiver} disagree about the packets between them; do they run the same code "
             f"and settings?"

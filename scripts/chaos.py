@@ -31,7 +31,8 @@ RESULT_SECONDS = 120.0
 
 SETTINGS = (
     "dataset=synthetic", f"dataset.train_size={16 * STEPS_PER_EPOCH}", "dataset.test_size=40", "dataset.image_size=16",
-    "batch_size=16", "model.depth=8", "local_loss=dgl", "threads=1", "tracker=none", "log.every_steps=1",
+    "batch_size=16", "model.depth=8", "local_loss=dgl", "device=cpu", "threads=1", "tracker=none",
+    "log.every_steps=1",
     f"checkpoint.every_steps={SAVE_EVERY}", "checkpoint.every_epochs=null",
 )  # fmt: skip
 

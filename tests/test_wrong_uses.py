@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.command_line import TINY, CommandLine, Outcome
 
@@ -26,7 +27,6 @@ SETTINGS = {
     "seed=9223372036854775808": "seed=9223372036854775808 must be a whole number from 0 to 2^63 - 1",
     "precision=fp64": "precision=fp64 is unknown; it is fp32 or bf16",
     "device=tpu": "device=tpu is unknown; it is auto, cpu or cuda",
-    "device=cuda": "device=cuda, but this machine has no GPU that torch can use",
     "threads=0": "threads=0 must be auto or a whole number of at least 1",
     "threads=all": "threads=all must be auto or a whole number of at least 1",
     "threads=true": "threads=True must be auto or a whole number of at least 1",
@@ -84,6 +84,10 @@ SETTINGS = {
     "+tracker.mode=loud": "tracker does not fit trainer.tracking.none.NoTracker: ",
     "+engine.queue_depth=2": "engine does not fit trainer.engines.local_learning.Sequential: ",
 }  # fmt: skip
+
+
+if not torch.cuda.is_available():
+    SETTINGS["device=cuda"] = "device=cuda, but this machine has no GPU that torch can use"
 
 
 def assert_one_sentence(outcome: Outcome, says: str) -> None:

@@ -19,6 +19,7 @@ TINY = (
     "dataset.image_size=16",
     "batch_size=8",
     "epochs=2",
+    "device=cpu",
     "threads=1",
     "tracker=none",
 )

@@ -109,7 +109,7 @@ def test_every_block_learns_real_images(torchrun: Job, tmp_path: Path) -> None:
     data = f"dataset.path={SHARED_DATA / 'cifar10_small.npz'}"
     job = torchrun(
         4, tmp_path, "dataset=npz", data, "batch_size=64", "epochs=2", "max_steps=100", "model.depth=14",
-        "model.width=8", "optimizer.lr=0.05", "tracker=none", "output_dir=run",
+        "model.width=8", "optimizer.lr=0.05", "device=cpu", "tracker=none", "output_dir=run",
     )  # fmt: skip
     assert job.status == 0, job.err
     first, last = (r["train"]["blocks"] for r in records(tmp_path / "run") if r["kind"] == "epoch")

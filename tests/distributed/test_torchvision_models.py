@@ -20,6 +20,7 @@ OVERRIDES = (
     "optimizer.lr=1e-3",
     "log.every_steps=1",
     "tracker=none",
+    "device=cpu",
     "threads=1",
 )
 

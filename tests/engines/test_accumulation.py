@@ -10,7 +10,7 @@ from tests.command_line import CommandLine
 VIT = (
     "engine=sequential", "dataset=synthetic", "dataset.train_size=44", "dataset.test_size=8", "dataset.image_size=8",
     "model=vit_tiny", "model.depth=2", "model.width=16", "model.heads=2", "local_loss=greedy", "partition.blocks=2",
-    "batch_size=8", "epochs=2", "threads=1", "tracker=none",
+    "batch_size=8", "epochs=2", "threads=1", "device=cpu", "tracker=none",
 )  # fmt: skip
 """Without batch norm, which would see each part alone; the last training images do not fill a batch."""
 

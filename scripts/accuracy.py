@@ -10,6 +10,7 @@ goes on, so the script can be stopped and started again. Writes docs/accuracy.md
 """
 
 import argparse
+import math
 import platform
 import statistics
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+import numpy as np
 import torch
 
 END_TO_END = "end-to-end"
@@ -78,14 +80,15 @@ def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str
 
 def report(curves: Curves, options: argparse.Namespace) -> str:
     """The report, Markdown: error of the last and of the best epoch, mean over the seeds, and that of every exit."""
-    settings = " ".join(options.overrides) or "Settings not named are the defaults"
     points = options.points.replace(",", ", ")
+    seeds = f"{len(options.seeds)} seeds" if len(options.seeds) > 1 else "one seed"
     lines = [
         "# Accuracy of local losses",
         "",
-        f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {len(options.seeds)} seed(s), cut after "
-        f"{points}; end-to-end training is the same with one block. {settings}. No setting was tuned for a method; "
-        "the best epoch is chosen on the test set, so the last one is what counts.",
+        f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {seeds}, cut after {points}; end-to-end "
+        "training is the same with one block. Settings that the command does not name are the defaults, and none was "
+        "tuned for a method. The best epoch is chosen on the test set, so the last one is what counts. "
+        f"{_doubt(curves, options.data)}",
         "",
         f"    python scripts/accuracy.py {' '.join(_shown(sys.argv[1:], options))}",
         "",
@@ -101,6 +104,15 @@ def report(curves: Curves, options: argparse.Namespace) -> str:
         shown = " / ".join(f"{100 * (1 - statistics.mean(values)):.1f}" for values in exits)
         lines.append(f"| {method} | {_mean(last)} | {_mean(best)} | {shown} |")
     return "\n".join([*lines, "", f"![Test error over the epochs]({options.report.stem}.png)", ""])
+
+
+def _doubt(curves: Curves, data: Path) -> str:
+    """How far an error may be off because of the number of test images alone."""
+    with np.load(data) as arrays:
+        images = len(arrays["y_test"])
+    accuracy = next(iter(curves.values()))[0][-1]["test"]["accuracy"]
+    error = math.sqrt(accuracy * (1 - accuracy) / images)
+    return f"With {images:,} test images an error has a standard error of {100 * error:.1f} points."
 
 
 def plot(curves: Curves, path: Path) -> None:
@@ -131,7 +143,9 @@ def _mean(values: Sequence[float]) -> str:
 
 def _shown(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
     """The command's arguments, without the folders of this machine."""
-    return [options.data.name if argument == str(options.data) else argument for argument in arguments]
+    folders = {"--work", str(options.work), "--report", str(options.report)}
+    own = [argument for argument in arguments if argument not in folders]
+    return [options.data.name if argument == str(options.data) else argument for argument in own]
 
 
 def _machine() -> str:

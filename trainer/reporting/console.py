@@ -181,7 +181,7 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
         lines.append(
             f"pipeline efficiency {100 * efficiency:.0f} %" if efficiency is not None else f"({record['note']})"
         )
-        if record["image_wait"]:
+        if record.get("image_wait"):
             lines.append(_of_images(record["image_wait"]))
     return [*lines, f"run directory: {run.directory}"]
 

@@ -20,7 +20,15 @@ _FOLDER_NAME = re.compile(r"step-([0-9]{1,18})")
 
 
 class CheckpointError(SettingError):
-    """A checkpoint is damaged, incomplete, or not one of this run. Names it and what is wrong."""
+    """A checkpoint can't be used here and now, or is not one of this run. Names it and what is wrong."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is damaged: nobody can ever use it, and the one before it may be taken."""
+
+
+class IncompleteError(DamagedError):
+    """A checkpoint has no manifest: the run was ended while it was written."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +75,23 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes, origin: Path) -> "Manifest":
-        """Read a manifest's text; ``origin`` names it in errors. Raises ``CheckpointError``."""
+        """Read a manifest's text; ``origin`` names it in errors. Raises ``DamagedError``, and ``CheckpointError`` where
+        the text is of another format."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{origin} is no JSON: {error}") from error
-        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{origin} is no checkpoint manifest of format {FORMAT}")
+            raise DamagedError(f"{origin} is no JSON: {error}") from error
+        if not isinstance(value, dict) or not isinstance(value.get("format"), int):
+            raise DamagedError(f"{origin} is no checkpoint manifest: it names no format")
+        if (found := value.pop("format")) != FORMAT:
+            raise CheckpointError(
+                f"{origin} has format {found}, but this version of the trainer reads format {FORMAT} alone; go on with "
+                f"the version that wrote it, or begin anew in another output_dir"
+            )
         _check_kinds(value, origin)
         parts = [_part(entry, origin) for entry in value.pop("parts")]
         if not parts or len({part.file for part in parts}) != len(parts):
-            raise CheckpointError(f"{origin} must name each of its files once")
+            raise DamagedError(f"{origin} must name each of its files once")
         return cls(parts=parts, **value)
 
 
@@ -95,28 +109,28 @@ _KINDS: dict[str, type] = {
 
 def _check_kinds(value: dict[str, Any], origin: Path) -> None:
     if set(value) != set(_KINDS):
-        raise CheckpointError(f"{origin} must have exactly the entries format, {', '.join(_KINDS)}")
+        raise DamagedError(f"{origin} must have exactly the entries format, {', '.join(_KINDS)}")
     for name, kind in _KINDS.items():
         if not isinstance(value[name], kind) or isinstance(value[name], bool):
-            raise CheckpointError(f"{origin}: {name} must be a {kind.__name__}")
+            raise DamagedError(f"{origin}: {name} must be a {kind.__name__}")
     if value["step"] < 1:
-        raise CheckpointError(f"{origin}: step={value['step']} must be at least 1")
+        raise DamagedError(f"{origin}: step={value['step']} must be at least 1")
     cuts = value["partition"].get("cut_points")
     if not isinstance(cuts, list) or not all(isinstance(cut, str) for cut in cuts):
-        raise CheckpointError(f"{origin}: partition.cut_points must be a list of unit names")
+        raise DamagedError(f"{origin}: partition.cut_points must be a list of unit names")
     if not all(isinstance(epoch, dict) and isinstance(epoch.get("step"), int) for epoch in value["epochs"]):
-        raise CheckpointError(f"{origin}: epochs must be records with a step")
+        raise DamagedError(f"{origin}: epochs must be records with a step")
 
 
 def _part(entry: Any, origin: Path) -> Part:
     """A file's entry. Its name must be one that a rank writes: a manifest never points out of its own folder."""
     if not isinstance(entry, dict) or set(entry) != {"file", "bytes", "sha256"}:
-        raise CheckpointError(f"{origin}: each of parts must have file, bytes and sha256")
+        raise DamagedError(f"{origin}: each of parts must have file, bytes and sha256")
     name, size, digest = entry["file"], entry["bytes"], entry["sha256"]
     if not isinstance(name, str) or not _PART_NAME.fullmatch(name):
-        raise CheckpointError(f"{origin}: {name!r} is no name of a checkpoint's file")
+        raise DamagedError(f"{origin}: {name!r} is no name of a checkpoint's file")
     if not isinstance(size, int) or not isinstance(digest, str) or not _SUM.fullmatch(digest):
-        raise CheckpointError(f"{origin}: {name} must have a size in bytes and a SHA-256 sum")
+        raise DamagedError(f"{origin}: {name} must have a size in bytes and a SHA-256 sum")
     return Part(name, size, digest)
 
 
@@ -126,9 +140,14 @@ def folder_of(checkpoints: Path, step: int) -> Path:
 
 
 def folders(checkpoints: Path) -> list[tuple[int, Path]]:
-    """The step and the folder of each checkpoint, whole or not, the newest first."""
+    """The step and the folder of each checkpoint, whole or not, the newest first. Raises ``OSError`` where nobody can
+    tell."""
+    try:
+        paths = list(checkpoints.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     found = []
-    for path in checkpoints.iterdir() if checkpoints.is_dir() else ():
+    for path in paths:
         match = _FOLDER_NAME.fullmatch(path.name)
         if match and path.is_dir():
             found.append((int(match[1]), path))

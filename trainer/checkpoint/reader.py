@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, folders
+from trainer.checkpoint.manifest import (
+    MANIFEST, CheckpointError, DamagedError, IncompleteError, Manifest, folders,
+)  # fmt: skip
 
 
 class Weights:
@@ -65,20 +67,13 @@ class Checkpoint(Weights):
     def open(cls, path: Path) -> "Checkpoint":
         """The checkpoint in a folder, as its manifest says; see ``verify`` for whether that is true. Raises
         ``CheckpointError``."""
-        try:
-            text = (path / MANIFEST).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path} is no whole checkpoint: it has no {MANIFEST}") from error
-        return cls(path, Manifest.from_json(text, path / MANIFEST))
+        return cls(path, _manifest(path))
 
     @classmethod
     def verify(cls, path: Path) -> "Checkpoint":
-        """The same after every file was compared with its size and sum. Raises ``CheckpointError``."""
-        try:
-            text = (path / MANIFEST).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path} is incomplete: it has no {MANIFEST}") from error
-        manifest = Manifest.from_json(text, path / MANIFEST)
+        """The same after every file was compared with its size and sum. Raises ``DamagedError``, and
+        ``CheckpointError`` where a file may be whole but can't be read."""
+        manifest = _manifest(path)
         for part in manifest.parts:
             _compare(path / part.file, part.bytes, part.sha256)
         return cls(path, manifest)
@@ -94,27 +89,43 @@ class Checkpoint(Weights):
         return dict(found)
 
 
+def _manifest(path: Path) -> Manifest:
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise IncompleteError(f"{path} is incomplete: it has no {MANIFEST}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path / MANIFEST} can't be read: {error.strerror}") from error
+    return Manifest.from_json(text, path / MANIFEST)
+
+
 def _compare(file: Path, size: int, digest: str) -> None:
     try:
         found = file.stat().st_size
         if found != size:
-            raise CheckpointError(f"{file} is damaged: it has {found} bytes instead of {size}")
+            raise DamagedError(f"{file} is damaged: it has {found} bytes instead of {size}")
         with file.open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-                raise CheckpointError(f"{file} is damaged: its SHA-256 sum is not that of {MANIFEST}")
+                raise DamagedError(f"{file} is damaged: its SHA-256 sum is not that of {MANIFEST}")
     except OSError as error:
-        raise CheckpointError(f"{file} can't be read: {error.strerror}") from error
+        kind = DamagedError if isinstance(error, FileNotFoundError) else CheckpointError
+        raise kind(f"{file} can't be read: {error.strerror}") from error
 
 
-def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint in a run's folder, and a sentence for each newer one that is not whole."""
-    warnings: list[str] = []
-    for _, path in folders(checkpoints):
+def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
+    """The newest whole checkpoint in a run's folder, and what is wrong with each newer one. Raises ``CheckpointError``
+    where that can't be told: a checkpoint that can't be read may be a good one."""
+    damages: list[DamagedError] = []
+    try:
+        found = folders(checkpoints)
+    except OSError as error:
+        raise CheckpointError(f"{checkpoints} can't be read: {error.strerror}") from error
+    for _, path in found:
         try:
-            return Checkpoint.verify(path), warnings
-        except CheckpointError as error:
-            warnings.append(f"{error}; the checkpoint before it is taken")
-    return None, warnings
+            return Checkpoint.verify(path), damages
+        except DamagedError as damage:
+            damages.append(damage)
+    return None, damages
 
 
 def _line(error: BaseException) -> str:

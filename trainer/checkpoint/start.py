@@ -1,13 +1,14 @@
 """What a run begins with: initial weights, given weights, or the state of a checkpoint."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.checkpoint.changes import refuse_changes
 from trainer.checkpoint.collector import remove_beyond
-from trainer.checkpoint.manifest import MANIFEST, CheckpointError
+from trainer.checkpoint.manifest import MANIFEST, CheckpointError, DamagedError, IncompleteError
 from trainer.checkpoint.reader import Checkpoint, Weights, newest
 from trainer.checkpoint.state import Trained, fill_training, fill_weights
 from trainer.errors import SettingError
@@ -175,24 +176,47 @@ def decide(resume: str, init_from: str | None, output_dir: Path | None, restarte
             settings said about how to begin.
 
     Raises:
-        SettingError: the settings contradict what is there.
+        SettingError: the settings contradict what is there, or nobody can tell what is there.
     """
-    own, warnings = newest(output_dir / "checkpoints") if output_dir is not None else (None, [])
-    if own is not None and (restarted or resume == "auto"):
-        return {"kind": "resume", "path": str(own.path), "warnings": warnings}
-    if own is not None and resume == "never":
+    own, damages = newest(output_dir / "checkpoints") if output_dir is not None else (None, [])
+    if own is None:
+        _refuse_to_lose(damages)
+    elif restarted or resume == "auto":
+        return _from(own, damages)
+    if resume not in ("auto", "never"):
+        given, damages_there = _given(resume)
+        if own is not None and given.path.parent.resolve() != own.path.parent.resolve():
+            raise SettingError(
+                f"resume={resume}, but output_dir={output_dir} has a checkpoint of step {own.manifest.step} of its "
+                f"own; give another output_dir, or resume=auto to go on from that one"
+            )
+        return _from(given, damages_there)
+    if own is not None:
         raise SettingError(
             f"resume=never, but output_dir={output_dir} has a checkpoint of step {own.manifest.step}; give another "
             f"output_dir, or resume=auto to go on"
         )
-    if resume not in ("auto", "never"):
-        given, more = _given(resume)
-        return {"kind": "resume", "path": str(given.path), "warnings": more}
+    warnings = [f"{damage}; the run begins anew" for damage in damages]
     if init_from is not None:
         return {"kind": "weights", "path": str(_weights_file(init_from)), "warnings": warnings}
-    if warnings:
-        warnings[-1] = warnings[-1].replace("the checkpoint before it is taken", "the run begins anew")
     return {"kind": "fresh", "path": None, "warnings": warnings}
+
+
+def _from(checkpoint: Checkpoint, damages: Sequence[DamagedError]) -> Decision:
+    """Go on from a checkpoint, the newest but for those that are damaged."""
+    warnings = [f"{damage}; the checkpoint before it is taken" for damage in damages]
+    return {"kind": "resume", "path": str(checkpoint.path), "warnings": warnings}
+
+
+def _refuse_to_lose(damages: Sequence[DamagedError]) -> None:
+    """Where a run directory has no whole checkpoint: raise ``SettingError`` unless nothing would be lost by beginning
+    anew, because the run was ended before it had one."""
+    lost = [damage for damage in damages if not isinstance(damage, IncompleteError)]
+    if lost:
+        raise SettingError(
+            f"{lost[0]}, and no checkpoint before it is whole; remove the checkpoints to begin anew, or give another "
+            f"output_dir"
+        )
 
 
 def start_of(decision: Decision, strict: bool) -> Start:
@@ -207,8 +231,8 @@ def start_of(decision: Decision, strict: bool) -> Start:
 
 
 def begin(directory: RunDirectory, decision: Decision) -> bool:
-    """On rank 0, before the first step: remove from the run directory what lies beyond the checkpoint. True, for
-    ``Control.agree``."""
+    """On rank 0, before the first step: remove from the run directory what lies beyond the checkpoint, which is what
+    ``decide`` has found damaged or the user has gone back from. True, for ``Control.agree``."""
     if decision["kind"] != "resume":
         remove_beyond(directory.checkpoints, 0)
         cut(directory.metrics, directory.metrics, 0)
@@ -220,19 +244,19 @@ def begin(directory: RunDirectory, decision: Decision) -> bool:
     return True
 
 
-def _given(resume: str) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint at a path, or the newest one of the run at a path."""
+def _given(resume: str) -> tuple[Checkpoint, list[DamagedError]]:
+    """The checkpoint at a path, or the newest one of the run at a path, and what is wrong with newer ones."""
     path = Path(resume).expanduser().absolute()
-    if (path / MANIFEST).is_file():
+    if os.path.isfile(path / MANIFEST):
         return Checkpoint.verify(path), []
-    found, warnings = newest(path / "checkpoints")
+    found, damages = newest(path / "checkpoints")
     if found is None:
-        why = f": {warnings[0].partition('; ')[0]}" if warnings else ""
+        why = f": {damages[0]}" if damages else ""
         raise CheckpointError(
             f"resume={resume} is neither a run with a whole checkpoint nor a checkpoint{why}; it must be auto, never, "
             f"or the path of one"
         )
-    return found, warnings
+    return found, damages
 
 
 def _weights_file(init_from: str) -> Path:

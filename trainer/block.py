@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.guard import Guard
+from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import LocalClassifier, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
@@ -175,6 +176,10 @@ class Block:
     def check_losses(self) -> None:
         """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
         self._watch.check()
+
+    def unseen_losses(self) -> list[HostCopy]:
+        """What must be finite for the state to be worth keeping."""
+        return self._watch.unseen()
 
     def exchange_state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside ``state`` for the exchange of weights to go on."""

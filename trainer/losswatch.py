@@ -54,6 +54,11 @@ class LossWatch:
                 )
             self._say_skipped(step)
 
+    def unseen(self) -> list[HostCopy]:
+        """The losses that have not been looked at, any of which says that its step is not worth keeping if it is not
+        finite; none where bad steps are skipped. Any thread may wait for them."""
+        return [] if self.skipping else [copy for _, copy in self._losses]
+
     def _say_skipped(self, step: int) -> None:
         """Say each skipped step at first, and then only now and then how many there were."""
         self._skipped += 1

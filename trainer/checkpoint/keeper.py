@@ -13,6 +13,7 @@ from trainer.checkpoint.manifest import Part, folder_of
 from trainer.checkpoint.snapshot import Snapshot
 from trainer.checkpoint.state import Trained, scalars_of, tensors_of
 from trainer.files import write_whole
+from trainer.hostcopy import HostCopy
 from trainer.plan import Plan
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
@@ -65,10 +66,15 @@ class Keeper:
         self._wait()
         self._snapshot.take({name: value for block in self._blocks for name, value in tensors_of(block).items()})
         scalars = {name: value for block in self._blocks for name, value in scalars_of(block).items()}
-        self._written = self._writer.submit(self._write, step, scalars)
+        losses = [loss for block in self._blocks for loss in block.unseen_losses()]
+        self._written = self._writer.submit(self._write, step, scalars, losses)
 
-    def _write(self, step: int, scalars: dict[str, Any]) -> None:
-        """Write this rank's part, and tell rank 0 of it or of why it is not there."""
+    def _write(self, step: int, scalars: dict[str, Any], losses: Sequence[HostCopy]) -> None:
+        """Write this rank's part, and tell rank 0 of it or of why it is not there. Where one of the ``losses`` before
+        it was not finite there is none, and so no checkpoint of this step: the training thread, which sees them on CUDA
+        some steps later, is about to end the run."""
+        if not all(loss.wait().isfinite() for loss in losses):
+            return
         file = folder_of(self._checkpoints, step) / f"rank-{self._rank}.safetensors"
         record: Record = {"kind": "checkpoint", "step": step}
         content = save(self._snapshot.wait())

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainer.block import CLASSIFIERS
 from trainer.checkpoint.manifest import CheckpointError
+from trainer.hostcopy import HostCopy
 from trainer.meter import Meter
 from trainer.update import AVERAGE, Update
 
@@ -66,6 +67,11 @@ class Trained(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer under its global name."""
+        ...
+
+    def unseen_losses(self) -> list[HostCopy]:
+        """Losses that have not arrived from the device; where one of them is not finite, its state is not to be
+        kept."""
         ...
 
     def exchange_state(self) -> dict[str, Tensor]:

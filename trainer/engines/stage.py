@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.block import Block, Output
+from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import Judged, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
@@ -183,6 +184,10 @@ class Pipelined:
     def check_losses(self) -> None:
         """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
         self._watch.check()
+
+    def unseen_losses(self) -> list[HostCopy]:
+        """What must be finite for the state to be worth keeping."""
+        return self._watch.unseen()
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer of these stages under its global name."""

@@ -44,6 +44,9 @@ def main() -> None:
     """Compose the configuration, run the job or the sweep, and turn what a person can mend into one sentence."""
     show_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them on every rank
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
     launch = None
     try:
         launch = Launch.from_environment()

@@ -221,7 +221,7 @@ class Run:
             self._tracker.identity,
         )  # fmt: skip
         takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
-        board = Board(self.rank.control, listeners, facts, self.start.epochs, takers)
+        board = Board(self.rank.control, listeners, facts, self.start.epochs, takers, job.reporter.fail)
         try:
             for note in self.start.notes(None if self.engine.end_to_end else self.partition.cut_points):
                 job.reporter.warn(note)

@@ -137,15 +137,6 @@ def test_no_efficiency_is_claimed_where_ranks_share_cores() -> None:
     assert summarise([record], facts(note="shared"), 5)["pipeline_efficiency"] is None
 
 
-def test_a_listener_that_fails_is_not_silent() -> None:
-    store = dist.HashStore()
-    recorder = Recorder()
-    recorder.start = lambda run: 1 / 0  # type: ignore[assignment,method-assign]
-    board = Board(Control(store, 0, 1), [recorder], facts((0,)))
-    with pytest.raises(ZeroDivisionError):
-        board.finish()
-
-
 @pytest.mark.parametrize(("count", "images"), [(0, "test"), (5000, "validation")])
 def test_the_summary_says_which_images_it_was_tested_on(count: int, images: str) -> None:
     _, (epoch,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))

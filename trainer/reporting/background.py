@@ -17,7 +17,7 @@ class Background:
     """Hands everything on to another listener, in order, without ever making the others wait for it."""
 
     def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+        self._listener, self._failing = listener, False
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="background-listener", daemon=True)
         self._thread.start()
@@ -52,4 +52,10 @@ class Background:
 
     def _run(self) -> None:
         while (action := self._queue.get()) is not None:
-            action()
+            try:
+                action()
+            except Exception as error:  # as the board has it: said once, and told the next thing all the same
+                if not self._failing:
+                    self._failing = True
+                    name = type(self._listener).__name__
+                    log.warning("%s failed: %s: %s; training goes on", name, type(error).__name__, error)

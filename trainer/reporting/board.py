@@ -25,16 +25,18 @@ class Board:
 
     def __init__(
         self, control: Control, listeners: Sequence[Listener], run: RunFacts, epochs: Sequence[Record] = (),
-        takers: Mapping[str, Taker] | None = None,
+        takers: Mapping[str, Taker] | None = None, failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:  # fmt: skip
         """Tells the listeners that the run starts, on the thread: a slow one never delays training. ``epochs`` are the
-        records of the epochs before; ``takers`` get the records that are no measurements, by their kind."""
+        records of the epochs before; ``takers`` get the records that are no measurements, by their kind; ``failed`` is
+        told of the error that ends the thread, after which nothing is collected any more."""
         self._control = control.clone()
         self._listeners, self._run = listeners, run
         self._parts: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
         self._epochs: list[Record] = [*epochs]
         self._takers = dict(takers or {})
         self._failing: list[Listener] = []
+        self._failed = failed
         self._error: Exception | None = None
         self._open = set(range(control.world_size))
         self._thread = threading.Thread(target=self._collect, name="board", daemon=True)
@@ -62,8 +64,9 @@ class Board:
                 self._take(record)
                 if not self._open:
                     return
-        except Exception as error:  # handed to the main thread by finish()
+        except Exception as error:  # finish() raises it, unless training does before
             self._error = error
+            self._failed(error)
 
     def _take(self, record: Record) -> None:
         rank, kind = record.pop("rank"), record.pop("kind")
@@ -85,15 +88,15 @@ class Board:
         self._tell(lambda listener: listener.warning(text))
 
     def _tell(self, tell: Callable[[Listener], None], order: Iterable[Listener] | None = None) -> None:
-        """Tell every listener. One that can't write (a full disk) is told the next thing all the same: it may have
-        room again."""
+        """Tell every listener. What one of them raises is said once and concerns nobody else. It is told the next thing
+        all the same: a disk that was full may have room again."""
         for listener in order or self._listeners:
             try:
                 tell(listener)
-            except OSError as error:
+            except Exception as error:
                 if listener not in self._failing:
                     self._failing.append(listener)
-                    self._warn(f"{type(listener).__name__} can't write: {error}; training goes on")
+                    self._warn(f"{type(listener).__name__} failed: {type(error).__name__}: {error}; training goes on")
 
     def _publish(self, kind: str, parts: list[Record]) -> None:
         record: Record = {"kind": kind, "step": parts[0]["step"], "epoch": parts[0]["epoch"]}

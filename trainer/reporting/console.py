@@ -84,11 +84,11 @@ class Console:
     def say(self, line: str) -> None:
         """Write a line to the terminal and to the log; any thread may."""
         with self._lock:
+            self._keep(line)  # first: the terminal may have gone
             if self._live is not None:
                 self._live.print(line)
             else:
                 print(line, file=self._stream, flush=True)
-            self._keep(line)
 
     def _keep(self, line: str) -> None:
         """Write a line to the log. Where there is no room, its buffer keeps the lines until there is."""

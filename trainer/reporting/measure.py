@@ -54,7 +54,8 @@ class Measure:
         self._clock.start()
 
     def step(self, step: int, epoch: int) -> None:
-        """Step number ``step`` is done."""
+        """Step number ``step`` is done. Raises what has ended the reporting."""
+        self._reporter.check()
         logged = step % self._log_every == 0
         if logged or step == self._left_out_until:
             lap = self._lap(step)

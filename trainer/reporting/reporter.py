@@ -5,6 +5,9 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import torch.distributed as dist
+
+from trainer.errors import PeerError
 from trainer.reporting.records import Record
 from trainer.transport.control import Control
 
@@ -28,18 +31,32 @@ class Reporter:
         """Send a warning for people to read."""
         self.post(lambda: {"kind": "warning", "text": text})
 
+    def fail(self, error: Exception) -> None:
+        """Something without which training is in vain has ended with ``error``: from now on ``check`` raises it. Any
+        thread may call this."""
+        self._error = self._error or error
+
+    def check(self) -> None:
+        """Raise what ``fail`` was told, or what ended the reporter's own thread: then nothing of this rank is heard any
+        more, and no checkpoint becomes whole."""
+        if self._error is not None:
+            raise self._error
+
     def close(self) -> None:
-        """Send the rest and tell rank 0 that nothing follows from here."""
+        """Send the rest and tell rank 0 that nothing follows from here. Raises as ``check`` does."""
         self._queue.put(lambda: {"kind": "end"})
         self._queue.put(None)
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self.check()
 
     def _run(self) -> None:
         while (make := self._queue.get()) is not None:
             try:
                 self._control.post(make())
-            except Exception as error:  # handed to the training thread by close()
-                self._error = error
+            except dist.DistError as error:  # rank 0 has the store, or is what the launcher ends next
+                reason = str(error).splitlines()[0]
+                self.fail(PeerError(f"what this rank reports no longer reaches rank 0: {reason}"))
+                return
+            except Exception as error:
+                self.fail(error)
                 return

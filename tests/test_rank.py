@@ -23,6 +23,12 @@ def test_torchrun_tells_a_rank_who_it_is() -> None:
     assert launch.by_torchrun and not launch.one_node
 
 
+def test_a_rank_that_is_alone_is_not_told_where_it_is() -> None:
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
+    launch = Launch.from_environment(alone)
+    assert (launch.local_rank, launch.local_world_size, launch.one_node) == (0, 1, True)
+
+
 def test_without_torchrun_there_is_one_process() -> None:
     launch = Launch.from_environment({})
     assert (launch.rank, launch.world_size, launch.one_node) == (0, 1, True) and not launch.by_torchrun
@@ -36,6 +42,9 @@ def test_without_torchrun_there_is_one_process() -> None:
         ({"RANK": "one"}, "RANK='one' must be a whole number"),
         ({"MASTER_PORT": "http"}, "MASTER_PORT='http'"),
         ({"RANK": "4"}, "RANK=4 and WORLD_SIZE=4; a rank is below the world size"),
+        ({"LOCAL_RANK": None}, "says WORLD_SIZE=4 but not LOCAL_RANK; set LOCAL_RANK to the rank's number on its "),
+        ({"LOCAL_WORLD_SIZE": None}, "but not LOCAL_WORLD_SIZE; .* LOCAL_WORLD_SIZE to how many ranks the machine has"),
+        ({"LOCAL_RANK": None, "LOCAL_WORLD_SIZE": None}, "but not LOCAL_RANK and LOCAL_WORLD_SIZE; "),
     ],
 )
 def test_an_environment_that_makes_no_sense(change: dict[str, str | None], message: str) -> None:

@@ -22,6 +22,10 @@ ABORT_MARGIN = timedelta(minutes=1)
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
+LOCAL_VARIABLES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""What several ranks need beside them: nothing else tells whether they are on one machine, and which of its GPUs is
+whose. A launcher such as srun or mpirun has other names for them."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -36,7 +40,8 @@ class Launch:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Launch":
-        """Read torchrun's variables. Raises ``SettingError`` where they are incomplete or make no sense."""
+        """Read torchrun's variables. Raises ``SettingError`` where they are incomplete or make no sense; a rank that is
+        alone needs none that say where it is."""
         if "RANK" not in environment and "WORLD_SIZE" not in environment:
             return cls(environment=environment)
         missing = [name for name in LAUNCHER_VARIABLES if name not in environment]
@@ -60,11 +65,17 @@ class Launch:
             raise SettingError(
                 f"the environment says RANK={rank} and WORLD_SIZE={world_size}; a rank is below the world size"
             )
+        missing = [name for name in LOCAL_VARIABLES if name not in environment]
+        if missing and world_size > 1:
+            raise SettingError(
+                f"the environment says WORLD_SIZE={world_size} but not {' and '.join(missing)}; set LOCAL_RANK to the "
+                "rank's number on its machine and LOCAL_WORLD_SIZE to how many ranks the machine has, as torchrun does"
+            )
         return cls(
             rank,
             world_size,
-            number("LOCAL_RANK", str(rank)),
-            number("LOCAL_WORLD_SIZE", str(world_size)),
+            number("LOCAL_RANK", "0"),
+            number("LOCAL_WORLD_SIZE", "1"),
             number("TORCHELASTIC_RESTART_COUNT", "0"),
             environment,
         )

@@ -6,13 +6,16 @@ setting, its value and what would be right; none leaves a run directory behind.
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import trainer.rank
 from tests.command_line import TINY, CommandLine, Outcome
 
 SETTINGS = {
@@ -136,6 +139,18 @@ ENVIRONMENTS = {
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_environments(environment: tuple[tuple[str, str], ...], command: CommandLine, tmp_path: Path) -> None:
     assert_one_sentence(command(*TINY, environment=environment, cwd=tmp_path), ENVIRONMENTS[environment])
+
+
+def test_a_store_that_nobody_opens(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.rank, "CONNECT_TIMEOUT", timedelta(seconds=0.2))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = str(nobody.getsockname()[1])
+        place = (("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port))
+        outcome = command(*TINY, environment=(("RANK", "1"), ("WORLD_SIZE", "2"), *place), cwd=tmp_path)
+    assert_one_sentence(outcome, f"MASTER_ADDR=127.0.0.1 and MASTER_PORT={port}, where rank 1 can't reach what ")
 
 
 def arrays() -> dict[str, np.ndarray]:

@@ -49,7 +49,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
     launch = None
     try:
-        launch = Launch.from_environment()
+        launch = Launch.from_environment().connected()
         _compose_and_run(launch, show_traceback)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)

@@ -14,6 +14,9 @@ import torch.distributed as dist
 from trainer.errors import SettingError
 from trainer.transport.control import Control
 
+CONNECT_TIMEOUT = timedelta(minutes=10)
+"""How long a rank looks for the control store, which rank 0 may open later. Known before any setting is."""
+
 STORE_TIMEOUT = timedelta(days=30)
 """Waiting on the control store has no limit of its own: the launcher ends ranks whose peers have failed."""
 
@@ -92,16 +95,28 @@ class Launch:
 
     @cached_property
     def store(self) -> dist.Store:
-        """The key-value store of the whole launch: torchrun's own where it offers one; it survives restarts."""
+        """The key-value store of the whole launch: torchrun's own where it offers one; it survives restarts. Raises
+        ``SettingError`` where it can't be opened or reached."""
         if not self.by_torchrun:
             return dist.HashStore()
         hosted = self.environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        return dist.TCPStore(
-            self.environment["MASTER_ADDR"],
-            int(self.environment["MASTER_PORT"]),
-            is_master=self.rank == 0 and not hosted,
-            timeout=STORE_TIMEOUT,
-        )
+        address, port = self.environment["MASTER_ADDR"], int(self.environment["MASTER_PORT"])
+        opens = self.rank == 0 and not hosted
+        try:
+            store = dist.TCPStore(address, port, is_master=opens, timeout=CONNECT_TIMEOUT)
+        except dist.DistError as error:
+            raise SettingError(
+                f"the environment says MASTER_ADDR={address} and MASTER_PORT={port}, where rank {self.rank} can't "
+                f"{'open' if opens else 'reach'} what the ranks agree through; they must be an address and a free port "
+                f"of rank 0's machine ({str(error).splitlines()[0]})"
+            ) from error
+        store.set_timeout(STORE_TIMEOUT)
+        return store
+
+    def connected(self) -> "Launch":
+        """This launch, once its store is there. Raises as ``store`` does."""
+        self.control()
+        return self
 
     def control(self, *prefix: str) -> Control:
         """Control traffic under a prefix."""

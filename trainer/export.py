@@ -97,8 +97,11 @@ def export(
 
 
 def _weights(units: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    dense = torch.contiguous_format
     return {
-        f"{name}.{key}": value.contiguous() for name, unit in units.items() for key, value in unit.state_dict().items()
+        f"{name}.{key}": value.clone(memory_format=dense)  # not tied to one another, as a safetensors file wants it
+        for name, unit in units.items()
+        for key, value in unit.state_dict().items()
     }
 
 

@@ -269,4 +269,6 @@ def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], f
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    """Copies, since a file of safetensors holds each name's own values where the model ties two of them."""
+    dense = torch.contiguous_format
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=dense) for name, tensor in state.items()}

@@ -76,10 +76,22 @@ def named_state(units: Units) -> dict[str, Tensor]:
 
 
 def named_parameters(units: Units) -> dict[str, nn.Parameter]:
-    """Parameters of ``units`` under the names they have in the whole model."""
-    return {
-        _named(unit, module, key): value for unit, module in units.items() for key, value in module.named_parameters()
-    }
+    """Parameters of ``units`` under the names they have in the whole model; one that several units share, under the
+    first of its names."""
+    parameters: dict[nn.Parameter, str] = {}
+    for unit, module in units.items():
+        for key, parameter in module.named_parameters():
+            parameters.setdefault(parameter, _named(unit, module, key))
+    return {name: parameter for parameter, name in parameters.items()}
+
+
+def tied(units: Units, others: Units) -> tuple[str, str] | None:
+    """The names of a parameter or buffer that one of ``units`` shares with one of ``others``, or None."""
+    names = {tensor.data_ptr(): name for name, tensor in named_state(units).items() if tensor.numel()}
+    for name, tensor in named_state(others).items():
+        if tensor.numel() and tensor.data_ptr() in names:
+            return names[tensor.data_ptr()], name
+    return None
 
 
 def _named(unit: str, module: nn.Module, name: str) -> str:

@@ -1,5 +1,6 @@
 """The partition of a run: blocks, their costs, and the rank that owns each."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from trainer.network import Network
 from trainer.partition.cost import Costs
 from trainer.partition.cuts import balance
 from trainer.partition.strategies import Chosen
-from trainer.units import named_parameters
+from trainer.units import Units, named_parameters, tied
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Partition:
 
     @classmethod
     def of(cls, network: Network, chosen: Chosen, place: Callable[[Sequence[float]], list[int]]) -> "Partition":
-        """The partition of chosen cuts; ``place`` gives each block's rank by the blocks' costs."""
+        """The partition of chosen cuts; ``place`` gives each block's rank by the blocks' costs. Raises
+        ``SettingError`` where blocks would share a parameter, which each of them trains from its own loss."""
         pieces = network.split(chosen.cuts)
+        _refuse_cut_ties(pieces, chosen.cuts)
         names = [list(piece) for piece in pieces]
         seconds = [chosen.costs.block(units, units is names[-1]) for units in names]
         owners = place(seconds)
@@ -56,6 +59,15 @@ class Partition:
         """What ``to_json`` gave."""
         blocks = [BlockPlan(**block) for block in value["blocks"]]
         return cls(value["cut_points"], value["how"], blocks, Costs(**value["costs"]))
+
+
+def _refuse_cut_ties(pieces: Sequence[Units], cuts: Sequence[str]) -> None:
+    for first, second in itertools.combinations(pieces, 2):
+        if (names := tied(first, second)) is not None:
+            raise SettingError(
+                f"the model ties {names[0]} to {names[1]}, so they have to be in one block, but it is cut after "
+                f"{', '.join(cuts)}; set partition.points to cuts that do not lie between them"
+            )
 
 
 def place(seconds: Sequence[float], ranks: int) -> list[int]:

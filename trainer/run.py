@@ -13,7 +13,7 @@ from trainer.assemble import augmentations, data_spec, label_mixes, load_images,
 from trainer.checkpoint.collector import Collector, RunIdentity
 from trainer.checkpoint.keeper import Keeper, Rhythm
 from trainer.checkpoint.start import Fresh, Start
-from trainer.checkpoint.state import Trained
+from trainer.checkpoint.state import Kept
 from trainer.clock import Clock
 from trainer.data.images import DataSpec, Pictures
 from trainer.engines.base import Engine, Job, StepOptions
@@ -190,7 +190,7 @@ class Run:
         reporter = Reporter(rank.control)
         rhythm = Rhythm(self.config["checkpoint"]["every_steps"], self.config["checkpoint"]["every_epochs"])
 
-        def keeper(blocks: Sequence[Trained]) -> Keeper:
+        def keeper(blocks: Sequence[Kept]) -> Keeper:
             return Keeper(blocks, self.plan, rhythm, directory.checkpoints, rank.rank, reporter)
 
         job = Job(

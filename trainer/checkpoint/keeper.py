@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from trainer.checkpoint.manifest import Part, folder_of
 from trainer.checkpoint.snapshot import Snapshot
-from trainer.checkpoint.state import Trained, scalars_of, tensors_of
+from trainer.checkpoint.state import Kept, scalars_of, tensors_of
 from trainer.files import write_whole
 from trainer.hostcopy import HostCopy
 from trainer.plan import Plan
@@ -42,7 +42,7 @@ class Keeper:
     when it has heard of every part (``Collector``)."""
 
     def __init__(
-        self, blocks: Sequence[Trained], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter
+        self, blocks: Sequence[Kept], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter
     ) -> None:
         """``checkpoints`` is the folder of all checkpoints of the run."""
         self._blocks, self._plan, self._rhythm = blocks, plan, rhythm

@@ -10,7 +10,7 @@ from trainer.checkpoint.changes import refuse_changes
 from trainer.checkpoint.collector import remove_beyond
 from trainer.checkpoint.manifest import MANIFEST, CheckpointError, DamagedError, IncompleteError
 from trainer.checkpoint.reader import Checkpoint, Weights, newest
-from trainer.checkpoint.state import Trained, fill_training, fill_weights
+from trainer.checkpoint.state import Kept, fill_training, fill_weights
 from trainer.errors import SettingError
 from trainer.reporting.journal import cut
 from trainer.reporting.records import Record
@@ -52,7 +52,7 @@ class Start(Protocol):
         """The cut points to keep, for the settings of the group ``partition`` and a number of blocks, or None."""
         ...
 
-    def fill(self, block: Trained) -> None:
+    def fill(self, block: Kept) -> None:
         """Give a block its state."""
         ...
 
@@ -83,7 +83,7 @@ class Fresh:
         """None."""
         return None
 
-    def fill(self, block: Trained) -> None:
+    def fill(self, block: Kept) -> None:
         """Nothing to give."""
 
 
@@ -98,7 +98,7 @@ class GivenWeights(Fresh):
         """Where the weights come from."""
         return [f"begins with the weights of {self._file}"]
 
-    def fill(self, block: Trained) -> None:
+    def fill(self, block: Kept) -> None:
         """The weights of the units, and of the classifier where the file has one for this cut."""
         if fill_weights(block, self._weights, str(self._file)):
             _announce(block, str(self._file))
@@ -148,7 +148,7 @@ class Resumed:
         same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 == blocks
         return manifest.cut_points if same else None
 
-    def fill(self, block: Trained) -> None:
+    def fill(self, block: Kept) -> None:
         """Weights, optimizer and running sums."""
         origin = str(self._checkpoint.path)
         fresh = fill_weights(block, self._checkpoint, origin)
@@ -159,7 +159,7 @@ class Resumed:
         block.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
 
 
-def _announce(block: Trained, origin: str) -> None:
+def _announce(block: Kept, origin: str) -> None:
     log.warning(
         "the local classifier behind %s starts with initial weights: %s has none for this cut", block.cut, origin
     )

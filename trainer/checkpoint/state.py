@@ -42,8 +42,8 @@ class Store(Protocol):
         ...
 
 
-class Trained(Protocol):
-    """Something with weights and an optimizer: a block, or what else an engine trains."""
+class Kept(Protocol):
+    """What a checkpoint keeps the state of: a block, or what else an engine trains."""
 
     @property
     def cut(self) -> str:
@@ -83,7 +83,7 @@ class Trained(Protocol):
         ...
 
 
-def tensors_of(block: Trained) -> dict[str, Tensor]:
+def tensors_of(block: Kept) -> dict[str, Tensor]:
     """Every tensor of a block's training state that no other copy of the block gives, not copied."""
     meter = {f"meter.{block.cut}.{block.replica}": block.meter.sums}
     if block.replica > 0:
@@ -92,7 +92,7 @@ def tensors_of(block: Trained) -> dict[str, Tensor]:
     return {**block.state(), **block.update.state(), **gradients, **block.exchange_state(), **meter}
 
 
-def scalars_of(block: Trained) -> dict[str, Any]:
+def scalars_of(block: Kept) -> dict[str, Any]:
     """What the optimizer keeps that is no tensor. Raises ``CheckpointError`` for what JSON can't hold."""
     scalars = {name: value for name, value in block.update.whole_state().items() if not isinstance(value, Tensor)}
     for name, value in scalars.items():
@@ -105,7 +105,7 @@ def scalars_of(block: Trained) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def fill_weights(block: Trained, store: Store, origin: str) -> bool:
+def fill_weights(block: Kept, store: Store, origin: str) -> bool:
     """Take a block's weights over. A local classifier that ``store`` has not, or has for another cut of the model,
     keeps its initial weights; gives whether that is so. Raises ``CheckpointError`` for any other missing name, and for
     a shape that differs."""
@@ -126,7 +126,7 @@ def fill_weights(block: Trained, store: Store, origin: str) -> bool:
 
 
 @torch.no_grad()
-def fill_training(block: Trained, store: Store, names: Mapping[str, list[str]], fresh: bool) -> None:
+def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fresh: bool) -> None:
     """Take over what a block needs beyond its weights to go on training.
 
     ``names`` are the optimizer's state names in ``store`` by parameter; the classifier is left out where it is
@@ -152,7 +152,7 @@ def fill_training(block: Trained, store: Store, names: Mapping[str, list[str]], 
     _fill_meter(block, store)
 
 
-def _fill_meter(block: Trained, store: Store) -> None:
+def _fill_meter(block: Kept, store: Store) -> None:
     """Take over what all copies of a block have counted; the first of them does it for all."""
     if block.replica > 0:
         return

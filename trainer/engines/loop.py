@@ -15,8 +15,8 @@ from trainer.reporting.measure import Measure
 from trainer.transport.edges import Sink, Source
 
 
-class Learner(Protocol):
-    """What a lane drives: a block, or something that behaves like one."""
+class Trainable(Protocol):
+    """What a lane trains and tests: a block, or something that behaves like one."""
 
     def train(self) -> None:
         """Prepare for training steps."""
@@ -47,7 +47,7 @@ class Learner(Protocol):
 class Lane:
     """A block with the way its packets come in and its output goes out."""
 
-    block: Learner
+    block: Trainable
     source: Source
     sink: Sink
 
@@ -75,8 +75,8 @@ def test(lane: Lane, plan: Plan, phase: Phase) -> Iterator[int]:
         yield packet.tag.step
 
 
-def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, ending: Ending, keeper: Keeper) -> int:
-    """Do what the plan says with this rank's blocks; the number of the last step done."""
+def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, ending: Ending, keeper: Keeper) -> None:
+    """Do what the plan says with this rank's blocks."""
     step = plan.done
     for phase in plan.phases():
         if phase.kind is Kind.TRAIN:
@@ -96,4 +96,3 @@ def run(lanes: Sequence[Lane], plan: Plan, measure: Measure, ending: Ending, kee
         lane.sink.close()
         lane.block.check_losses()
     keeper.close()
-    return step

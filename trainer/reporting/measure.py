@@ -15,8 +15,8 @@ LEFT_OUT_STEPS = 5
 LAP_KEYS = ("seconds", "busy_seconds", "wait_seconds", "image_wait_seconds", "steps")
 
 
-class Learner(Protocol):
-    """Something with a loss: a block, or under an ordinary pipeline the whole model on the rank that has its end."""
+class Measured(Protocol):
+    """What has a loss to report: a block, or under an ordinary pipeline the model, on the rank that has its end."""
 
     @property
     def index(self) -> int:
@@ -38,7 +38,7 @@ class Measure:
     """A rank's measurements; every method returns at once, on CUDA too."""
 
     def __init__(
-        self, learners: Sequence[Learner], clock: Clock, reporter: Reporter, log_every: int, done: int
+        self, learners: Sequence[Measured], clock: Clock, reporter: Reporter, log_every: int, done: int
     ) -> None:
         """Every ``log_every`` steps a step is reported; ``done`` is the number of steps done before this process."""
         self._learners, self._clock, self._reporter, self._log_every = learners, clock, reporter, log_every

@@ -42,6 +42,11 @@ class Weights:
         """Every tensor's name."""
         return list(self._where)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, which the head of its file tells."""
+        _, opened = self._where[name]
+        return tuple(opened.get_slice(name).get_shape())
+
     def read(self, name: str) -> Tensor:
         """A tensor, on the CPU. Raises ``CheckpointError``."""
         from safetensors import SafetensorError

@@ -37,6 +37,10 @@ class Store(Protocol):
 
     def __contains__(self, name: str) -> bool: ...
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without its values."""
+        ...
+
     def read(self, name: str) -> Tensor:
         """A tensor, on the CPU."""
         ...
@@ -111,7 +115,7 @@ def fill_weights(block: Kept, store: Store, origin: str) -> bool:
     a shape that differs."""
     own = block.state()
     heads = {name for name in own if name.startswith(f"{CLASSIFIERS}.")}
-    fresh = any(name not in store or store.read(name).shape != own[name].shape for name in heads)
+    fresh = any(name not in store or store.shape(name) != own[name].shape for name in heads)
     for name in own.keys() - (heads if fresh else set()):
         if name not in store:
             raise CheckpointError(f"{origin} has no {name}, which the model needs; is it of another model?")

@@ -14,6 +14,7 @@ from trainer.evaluate import evaluate
 from trainer.main import Launch, Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
+from trainer.training import train
 
 SMALL = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=20", "dataset.image_size=8", "batch_size=16",
@@ -30,7 +31,7 @@ def finished(configured: Compose, tmp_path: Path) -> Path:
     config = configured(*SMALL, f"output_dir={tmp_path}/run")
     rank = Rank.join(Launch(environment={}), 0, "cpu", 1, 10.0)
     directory = RunDirectory.create(config["output_dir"], "")
-    accuracy = Run(config, rank).train(directory, OmegaConf.to_yaml(OmegaConf.create(config)))
+    accuracy = train(Run(config, rank), directory, OmegaConf.to_yaml(OmegaConf.create(config)))
     summary = json.loads(directory.metrics.read_text().splitlines()[-1])
     assert summary["test_accuracy"] == accuracy and summary["kind"] == "summary"
     return directory.path

@@ -26,6 +26,7 @@ from trainer.rank import Launch, Rank, set_deterministic
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
+from trainer.training import train
 from trainer.usage import usage
 from trainer.transport.control import Control
 from trainer.transport.heartbeat import heartbeat, silent_ranks
@@ -127,7 +128,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
                 run.show(summary, directory)
             return float(summary["test_accuracy"] or 0.0)
         rank.control.agree("begun", lambda: begin(directory, decision))
-        accuracy = run.train(directory, OmegaConf.to_yaml(OmegaConf.create(config)))
+        accuracy = train(run, directory, OmegaConf.to_yaml(OmegaConf.create(config)))
         if rank.rank == 0:
             directory.unmark()
         return rank.control.agree("accuracy", lambda: accuracy)

@@ -1,40 +1,28 @@
-"""One run, from its settings to its files: everything is agreed on, built, trained and written here."""
+"""What a run is made of, from its settings: the ranks agree on data and partition here, and nothing is written yet."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
-from trainer.checkpoint.collector import Collector, RunIdentity
-from trainer.checkpoint.keeper import Keeper, Rhythm
 from trainer.checkpoint.start import Fresh, Start
-from trainer.checkpoint.state import Kept
-from trainer.clock import Clock
 from trainer.data.images import DataSpec, Pictures
-from trainer.engines.base import Engine, Job, StepOptions
-from trainer.errors import SettingError, StoppedError
-from trainer.files import write_text, write_whole
+from trainer.engines.base import Engine, StepOptions
+from trainer.errors import SettingError
 from trainer.memory import memory_table
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan, Share
 from trainer.rank import Rank
-from trainer.reporting.background import Background
-from trainer.reporting.board import Board, Taker, summarise
-from trainer.reporting.console import Console, partition_table, summary_lines
-from trainer.reporting.journal import Journal, last_summary
-from trainer.reporting.measure import LEFT_OUT_STEPS
-from trainer.reporting.records import Listener, Record, RunFacts, Tracker
-from trainer.reporting.reporter import Reporter
-from trainer.reporting.warnings import forwarded_warnings
+from trainer.reporting.console import partition_table, summary_lines
+from trainer.reporting.journal import last_summary
+from trainer.reporting.records import Record, RunFacts, Tracker
 from trainer.rundir import RunDirectory
 from trainer.settings import build
-from trainer.stop import StopRequest, signals_stop
 from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
@@ -59,17 +47,17 @@ class Run:
         rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
         self.engine.check(rank, self.options)
         self.config, self.rank = config, rank
-        self._schedule = build("scheduler", config["scheduler"])
-        self._augment = augmentations(config["dataset"])
-        self._mix = label_mixes(config["dataset"])
-        self._tracker: Tracker = build("tracker", config["tracker"])
-        self._tracker.go_on(start.tracker)
-        self._make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
+        self.schedule = build("scheduler", config["scheduler"])
+        self.augment = augmentations(config["dataset"])
+        self.mix = label_mixes(config["dataset"])
+        self.tracker: Tracker = build("tracker", config["tracker"])
+        self.tracker.go_on(start.tracker)
+        self.make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
-        self._images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
+        self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
-        if self._images is None and rank.first == rank.rank:
-            self._images = load_images(config["dataset"])  # not before rank 0 has it, in case it is downloaded
+        if self.images is None and rank.first == rank.rank:
+            self.images = load_images(config["dataset"])  # not before rank 0 has it, in case it is downloaded
         start.check(config, self.spec.to_json())
         self.network = make_network(config, self.spec)
         if self.engine.end_to_end:
@@ -88,13 +76,14 @@ class Run:
             share=Share(rank.replica, rank.replicas),
         )
 
-    def _make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """The optimizer of the settings, for parameters or groups of them."""
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
         return optimizer
 
     def _describe_data(self) -> dict[str, Any]:
-        assert self._images is not None
-        spec = data_spec(self.config["dataset"], self._images)
+        assert self.images is not None
+        spec = data_spec(self.config["dataset"], self.images)
         if self.config["batch_size"] > spec.train_size:
             raise SettingError(
                 f"batch_size={self.config['batch_size']} is larger than the training data, which has "
@@ -167,7 +156,7 @@ class Run:
         else:
             lines += memory_table(
                 self.network, self.partition, self.step_images, self.options.precision,
-                self._make_optimizer, self.engine.queue_depth,
+                self.make_optimizer, self.engine.queue_depth,
             )  # fmt: skip
         print("\n".join(lines))
 
@@ -182,93 +171,3 @@ class Run:
     def show(self, summary: Record, directory: RunDirectory) -> None:
         """Print the result of a run that ended before."""
         print("\n".join(["this run has ended", *summary_lines(summary, self.facts(directory.path))]))
-
-    def train(self, directory: RunDirectory, config_text: str) -> float:
-        """Train, and leave everything in ``directory``; the test accuracy on rank 0, 0.0 elsewhere. Raises
-        ``StoppedError`` where a signal ended the run early."""
-        rank = self.rank
-        reporter = Reporter(rank.control)
-        rhythm = Rhythm(self.config["checkpoint"]["every_steps"], self.config["checkpoint"]["every_epochs"])
-
-        def keeper(blocks: Sequence[Kept]) -> Keeper:
-            return Keeper(blocks, self.plan, rhythm, directory.checkpoints, rank.rank, reporter)
-
-        job = Job(
-            rank, self.network, self.partition, self.plan, self._images, self._augment, self._mix,
-            self._make_optimizer, self._schedule, self.options, self.start, StopRequest(), keeper, reporter,
-            Clock(rank.device), self.config["log"]["every_steps"],
-        )  # fmt: skip
-        if rank.rank == 0:
-            console = Console(directory.console)
-            with forwarded_warnings(console.warning):
-                return self._train_and_write(job, directory, config_text, console)
-        with forwarded_warnings(reporter.warn):
-            state = self._do_plan(job)
-            reporter.close()
-            self._end_where_stopped(job.stop)
-            rank.control.gather(_on_cpu(state))
-            return 0.0
-
-    def _train_and_write(self, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
-        """What rank 0 does."""
-        write_text(directory.config, config_text)
-        directory.write_json(directory.partition, self.partition.to_json())
-        facts = self.facts(directory.path)
-        listeners: list[Listener] = [console, Journal(directory.metrics), Background(self._tracker)]
-        identity = RunIdentity(dict(self.config), self.spec.to_json(), self.partition.to_json())
-        collector = Collector(
-            directory.checkpoints, self.rank.world_size, self.config["checkpoint"]["keep"], identity,
-            self._tracker.identity,
-        )  # fmt: skip
-        takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
-        board = Board(self.rank.control, listeners, facts, self.start.epochs, takers, job.reporter.fail)
-        try:
-            for note in self.start.notes(None if self.engine.end_to_end else self.partition.cut_points):
-                job.reporter.warn(note)
-            state = self._do_plan(job)
-            job.reporter.close()
-            epochs = board.finish()
-            self._end_where_stopped(job.stop)
-            parts = self.rank.control.gather(_on_cpu(state))
-            assert parts is not None
-            save_model(directory, parts, {"data": self.spec.to_json(), "cut_points": self.partition.cut_points})
-            left_out = min(LEFT_OUT_STEPS, self.plan.last_step)
-            summary = summarise(epochs, facts, left_out)
-            board.summarise(summary)
-            return float(summary["test_accuracy"] or 0.0)
-        finally:
-            board.close()
-
-    def _do_plan(self, job: Job) -> dict[str, Tensor]:
-        """All steps and tests, or those until a signal asks for an end."""
-        launched = self.rank.launch.by_torchrun
-        with signals_stop(job.stop, job.reporter, self.rank.rank == 0, launched, lambda: self.plan.stopped):
-            return self.engine.train(job)
-
-    def _end_where_stopped(self, stop: StopRequest) -> None:
-        if self.plan.stopped:
-            # Rank 0 gets here with the manifest written. No rank leaves before: the launcher would then end rank 0.
-            self.rank.control.agree("stopped", lambda: True)
-            raise StoppedError.after(self.plan.last_step, stop.signal)
-
-
-def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
-    """Write the whole model, put together from what each rank has, to ``model.safetensors``; ``facts`` are what is
-    needed beside config.yaml to build it again."""
-    from safetensors.torch import save
-
-    tensors = {name: tensor for part in parts for name, tensor in part.items()}
-    content = save(tensors, metadata={"format": "pt", "run": json.dumps(facts)})
-    try:
-        write_whole(directory.model, content)
-    except OSError as error:
-        raise SettingError(
-            f"output_dir={directory.path}: model.safetensors could not be written: {error.strerror}; mend that and "
-            f"start the run again, it goes on from its last checkpoint"
-        ) from error
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, since a file of safetensors holds each name's own values where the model ties two of them."""
-    dense = torch.contiguous_format
-    return {name: tensor.detach().to("cpu", copy=True, memory_format=dense) for name, tensor in state.items()}

@@ -25,6 +25,7 @@ from trainer.local_losses.overlap import Overlap
 from trainer.rank import Launch, Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
+from trainer.training import train
 
 TINY = (
     "dataset=synthetic", "dataset.image_size=8", "dataset.train_size=32", "dataset.test_size=4", "batch_size=4",
@@ -97,7 +98,7 @@ def trained(configured: Any, path: Path, steps: int, *overrides: str) -> dict[st
     config = configured(*TINY, f"max_steps={steps}", *overrides)
     run = Run(config, Rank.join(Launch(environment={}), 0, "cpu", 1, 60.0))
     directory = path / f"{steps}"
-    run.train(RunDirectory.create(str(directory), ""), OmegaConf.to_yaml(OmegaConf.create(config)))
+    train(run, RunDirectory.create(str(directory), ""), OmegaConf.to_yaml(OmegaConf.create(config)))
     return load_file(directory / "model.safetensors")
 
 

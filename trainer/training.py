@@ -1,0 +1,136 @@
+"""Doing a run, once it is known what it is made of: steps and tests, who hears of them, and the files they leave."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint.collector import Collector, RunIdentity
+from trainer.checkpoint.keeper import Keeper, Rhythm
+from trainer.checkpoint.state import Kept
+from trainer.clock import Clock
+from trainer.engines.base import Job
+from trainer.errors import SettingError, StoppedError
+from trainer.files import write_text, write_whole
+from trainer.reporting.background import Background
+from trainer.reporting.board import Board, Taker, summarise
+from trainer.reporting.console import Console
+from trainer.reporting.journal import Journal
+from trainer.reporting.measure import LEFT_OUT_STEPS
+from trainer.reporting.records import Listener
+from trainer.reporting.reporter import Reporter
+from trainer.reporting.warnings import forwarded_warnings
+from trainer.run import Run
+from trainer.rundir import RunDirectory
+from trainer.stop import StopRequest, signals_stop
+
+
+def train(run: Run, directory: RunDirectory, config_text: str) -> float:
+    """Train, and leave everything in ``directory``, ``config_text`` as its config.yaml; the test accuracy on rank 0,
+    0.0 elsewhere. Raises ``StoppedError`` where a signal ended the run early."""
+    reporter = Reporter(run.rank.control)
+    job = _job(run, directory, reporter)
+    if run.rank.rank == 0:
+        console = Console(directory.console)
+        with forwarded_warnings(console.warning):
+            return _train_and_write(run, job, directory, config_text, console)
+    with forwarded_warnings(reporter.warn):
+        state = _do_plan(run, job)
+        reporter.close()
+        _end_where_stopped(job)
+        run.rank.control.gather(_on_cpu(state))
+        return 0.0
+
+
+def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
+    """What the engine is given."""
+    rhythm = Rhythm(run.config["checkpoint"]["every_steps"], run.config["checkpoint"]["every_epochs"])
+
+    def keeper(blocks: Sequence[Kept]) -> Keeper:
+        return Keeper(blocks, run.plan, rhythm, directory.checkpoints, run.rank.rank, reporter)
+
+    return Job(
+        rank=run.rank,
+        network=run.network,
+        partition=run.partition,
+        plan=run.plan,
+        images=run.images,
+        augment=run.augment,
+        mix=run.mix,
+        make_optimizer=run.make_optimizer,
+        schedule=run.schedule,
+        options=run.options,
+        start=run.start,
+        stop=StopRequest(),
+        keeper=keeper,
+        reporter=reporter,
+        clock=Clock(run.rank.device),
+        log_every=run.config["log"]["every_steps"],
+    )
+
+
+def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
+    """What rank 0 does."""
+    control = run.rank.control
+    write_text(directory.config, config_text)
+    directory.write_json(directory.partition, run.partition.to_json())
+    facts = run.facts(directory.path)
+    listeners: list[Listener] = [console, Journal(directory.metrics), Background(run.tracker)]
+    identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
+    keep = run.config["checkpoint"]["keep"]
+    collector = Collector(directory.checkpoints, run.rank.world_size, keep, identity, run.tracker.identity)
+    takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
+    board = Board(control, listeners, facts, run.start.epochs, takers, job.reporter.fail)
+    try:
+        for note in run.start.notes(None if run.engine.end_to_end else run.partition.cut_points):
+            job.reporter.warn(note)
+        state = _do_plan(run, job)
+        job.reporter.close()
+        epochs = board.finish()
+        _end_where_stopped(job)
+        parts = control.gather(_on_cpu(state))
+        assert parts is not None
+        save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
+        summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
+        board.summarise(summary)
+        return float(summary["test_accuracy"] or 0.0)
+    finally:
+        board.close()
+
+
+def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
+    """All steps and tests, or those until a signal asks for an end."""
+    launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
+    with signals_stop(job.stop, job.reporter, is_first, launched, lambda: job.plan.stopped):
+        return run.engine.train(job)
+
+
+def _end_where_stopped(job: Job) -> None:
+    if job.plan.stopped:
+        # Rank 0 gets here with the manifest written. No rank leaves before: the launcher would then end rank 0.
+        job.rank.control.agree("stopped", lambda: True)
+        raise StoppedError.after(job.plan.last_step, job.stop.signal)
+
+
+def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
+    """Write the whole model, put together from what each rank has, to ``model.safetensors``; ``facts`` are what is
+    needed beside config.yaml to build it again."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor for part in parts for name, tensor in part.items()}
+    content = save(tensors, metadata={"format": "pt", "run": json.dumps(facts)})
+    try:
+        write_whole(directory.model, content)
+    except OSError as error:
+        raise SettingError(
+            f"output_dir={directory.path}: model.safetensors could not be written: {error.strerror}; mend that and "
+            f"start the run again, it goes on from its last checkpoint"
+        ) from error
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, since a file of safetensors holds each name's own values where the model ties two of them."""
+    dense = torch.contiguous_format
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=dense) for name, tensor in state.items()}

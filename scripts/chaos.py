@@ -8,6 +8,7 @@ byte for byte. Exits with status 1 where they differ, or where a kill was not su
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -86,15 +87,19 @@ class Job:
 
     def rank(self, number: int) -> int | None:
         """The process of a rank, where it is alive."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        for child in children.read_text().split() if children.is_file() else ():
+        for child in self._processes():
             try:
                 environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             except OSError:
                 continue
             if f"RANK={number}".encode() in environment:
-                return int(child)
+                return child
         return None
+
+    def _processes(self) -> list[int]:
+        """The processes that the launcher has started, each in a session of its own."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(child) for child in children.read_text().split()] if children.is_file() else []
 
     def saving(self) -> bool:
         """Whether a checkpoint is being written: a folder that has no manifest yet and has just changed. An older one
@@ -108,9 +113,13 @@ class Job:
 
     def end(self) -> None:
         """Leave nothing running."""
+        running = self._processes()
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        for process in running:  # a stopped one would outlive its launcher
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._log.close()
 
 

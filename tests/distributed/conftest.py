@@ -1,9 +1,11 @@
 """Starting real torchrun jobs, with a free port, a hard time limit and nothing left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 
 TIMEOUT_SECONDS = 240
+
+MARK = "PPLL_TEST_JOB"
+"""The environment variable that all processes of one job have."""
 
 TINY = (
     "dataset=synthetic",
@@ -41,27 +46,34 @@ Job = Callable[..., Finished]
 def run(
     command: list[str], cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> Finished:
-    """Run a command in a session of its own; kill the whole session if it takes too long, and see that it is empty
-    when the command has ended."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})}
+    """Run a command; kill all that it has started if it takes too long, and see that nothing is left of it when it has
+    ended."""
+    mark = uuid.uuid4().hex
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), MARK: mark}
+    env = {**os.environ, **own, **(environment or {})}
     env.pop("HYDRA_FULL_ERROR", None)  # tests in this process may have set it
     process = subprocess.Popen(
-        command, cwd=cwd, env=env, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        for left in left_behind(mark):
+            os.kill(left, signal.SIGKILL)
         out, err = process.communicate()
         pytest.fail(f"{' '.join(command)} did not end within {timeout} s\n{out}\n{err}")
-    assert not left_behind(process.pid), f"{' '.join(command)} left processes behind"
+    assert not left_behind(mark), f"{' '.join(command)} left processes behind"
     return Finished(process.returncode, out, err)
 
 
-def left_behind(session: int) -> list[str]:
-    """The processes of a session that are still alive."""
-    listing = subprocess.run(["ps", "-o", "stat=,args=", "-s", str(session)], capture_output=True, text=True).stdout
-    return [line for line in listing.splitlines() if not line.startswith("Z")]
+def left_behind(mark: str) -> list[int]:
+    """The processes that have ``mark`` in their environment; torchrun gives each rank a session of its own."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.checkpoint.start import Fresh, Start
-from trainer.data.images import DataSpec, Pictures
+from trainer.data.images import DataSpec, Pictures, tested_on
 from trainer.engines.base import Engine, StepOptions
 from trainer.errors import SettingError
 from trainer.memory import memory_table
@@ -118,11 +118,10 @@ class Run:
         threads = f"{rank.threads} thread{'s' if rank.threads > 1 else ''} a process"
         device = torch.cuda.get_device_name(rank.device) if rank.device.type == "cuda" else f"CPU, {threads}"
         shape = "x".join(str(size) for size in spec.image_shape)
-        tested = "validation" if self.config["dataset"].get("validation") else "test"
         return [
             f"{self.engine.describe(rank, self.partition)}; {device}",
-            f"{spec.train_size:,} training and {spec.test_size:,} {tested} images of {shape}, "
-            f"{spec.num_classes} classes",
+            f"{spec.train_size:,} training and {spec.test_size:,} {tested_on(self.config['dataset'])} images of "
+            f"{shape}, {spec.num_classes} classes",
             f"{len(self.partition.blocks)} blocks, {self.partition.how}",
             *self.start.describe(),
         ]

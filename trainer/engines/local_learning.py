@@ -105,6 +105,7 @@ def new_block(job: Job, index: int, kind: type[Block] = Block) -> Block:
     """Block number ``index``, compiled where that is asked for."""
     cuts, precision = job.partition.cut_points, DTYPES[job.options.precision]
     block = make_block(job.network, cuts, index, job.plan.batch_size, job.rank.device, precision, kind)
+    block.replica = job.rank.replica
     if job.options.compile:
         block.compile()
     return block

@@ -32,7 +32,7 @@ class ReplicatedBlock(Block):
 
     def average_over(self, group: dist.ProcessGroup) -> None:
         """Average the gradients over the ranks of ``group`` from now on; all of them call this."""
-        self._group, self.replica = group, group.rank()
+        self._group = group
         with warnings.catch_warnings():
             # torch 2.15 has another name for the argument, which older ones do not know.
             warnings.simplefilter("ignore", FutureWarning)

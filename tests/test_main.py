@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from tests.conftest import Compose
 from trainer.errors import SettingError
-from trainer.main import sentence
+from trainer.failing import sentence
 
 
 def test_importing_the_entry_imports_nothing_slow() -> None:

@@ -1,10 +1,12 @@
 """What a process makes of its environment."""
 
+import socket
+
 import pytest
 import torch
 
 from trainer.errors import SettingError
-from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads, share_a_gpu
+from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads, listen_locally, share_a_gpu
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"
@@ -20,7 +22,7 @@ def test_torchrun_tells_a_rank_who_it_is() -> None:
         2,
         2,
     )
-    assert launch.by_torchrun and not launch.one_node
+    assert launch.by_torchrun and not launch.one_node and launch.machine == 2
 
 
 def test_a_rank_that_is_alone_is_not_told_where_it_is() -> None:
@@ -94,3 +96,15 @@ def test_one_process_joins_job_after_job() -> None:
 def test_the_stamp_of_a_launch_stays() -> None:
     launch = Launch(environment={})
     assert launch.stamp() == launch.stamp()
+
+
+def test_a_store_of_its_own_is_heard_on_this_machine_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="Address already in use"):
+            listen_locally("127.0.0.1", port)
+    listener = listen_locally("localhost", port)
+    assert listener is not None
+    with socket.socket(fileno=listener) as opened:
+        assert opened.getsockname()[0] in ("127.0.0.1", "::1")
+    assert listen_locally("192.0.2.1", port) is None

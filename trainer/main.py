@@ -4,41 +4,31 @@ process."""
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
-import time
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from trainer.checkpoint.start import Decision, begin, decide, start_of
-from trainer.errors import PeerError, SettingError, StoppedError, TrainerError
+from trainer.errors import SettingError
+from trainer.failing import beats, end_with_others, fail
 from trainer.rank import Launch, Rank, set_deterministic
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
+from trainer.shared import require_shared
 from trainer.training import train
+from trainer.transport.heartbeat import heartbeat
 from trainer.usage import usage
-from trainer.transport.control import Control
-from trainer.transport.heartbeat import heartbeat, silent_ranks
 
 CONFIGS = Path(__file__).parent / "conf"
 """The folder ``conf/`` of a checkout (a link) and of an installed package (a copy)."""
-
-GRACE_SECONDS = 30.0
-"""How long a rank whose error another rank reports waits for the launcher to end it."""
-
-PEER_SECONDS = 2.0
-"""How long a rank that lost a peer waits for the peer's own error."""
 
 
 def main() -> None:
@@ -55,7 +45,7 @@ def main() -> None:
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)
     except Exception as error:
-        _fail(error, launch, show_traceback)
+        fail(error, launch, show_traceback)
     except KeyboardInterrupt:
         if launch is None or launch.rank == 0:
             print("interrupted", file=sys.stderr, flush=True)
@@ -77,7 +67,7 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
         try:
             return run_job(settings, launch)
         except Exception as error:  # not left to Hydra, which would announce it on every rank
-            _fail(error, launch, show_traceback)
+            fail(error, launch, show_traceback)
 
     with silence:
         hydra.main(version_base="1.3", config_path=str(CONFIGS.resolve()), config_name="config")(task)()
@@ -92,12 +82,8 @@ def _usage(*, _root_: DictConfig) -> str:
 
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
-    with heartbeat(_beats(launch)):
+    with heartbeat(beats(launch), end_with_others(launch)):
         return _run_job(settings, launch)
-
-
-def _beats(launch: Launch) -> Control:
-    return launch.control("beats", f"attempt{launch.restarts}")
 
 
 def _run_job(settings: DictConfig, launch: Launch) -> float:
@@ -120,7 +106,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
         path = of_job.agree("directory", lambda: str(_directory(settings, launch, swept).path))
         directory = RunDirectory(Path(path))
         if not launch.one_node:
-            directory.find_mark(rank.control.agree("mark", directory.mark))
+            require_shared(directory.path, rank.control)
         config["output_dir"], config["threads"] = str(directory.path), rank.threads
         summary = rank.control.agree("finished", lambda: run.finished(directory))
         if summary is not None:
@@ -129,8 +115,6 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
             return float(summary["test_accuracy"] or 0.0)
         rank.control.agree("begun", lambda: begin(directory, decision))
         accuracy = train(run, directory, OmegaConf.to_yaml(OmegaConf.create(config)))
-        if rank.rank == 0:
-            directory.unmark()
         return rank.control.agree("accuracy", lambda: accuracy)
     finally:
         if sys.exc_info()[0] is None:
@@ -154,75 +138,6 @@ def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirector
             f"hydra.sweep.dir instead"
         )
     return RunDirectory.create(settings.output_dir or HydraConfig.get().runtime.output_dir, launch.stamp())
-
-
-def _fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoReturn:
-    """Report an error once for all ranks, and leave with its exit status. What is nobody's setting is a mistake of the
-    program's: its traceback belongs to whoever reads this."""
-    if isinstance(error, StoppedError):
-        _leave_stopped(error, launch)
-    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException)
-    status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
-    if launch is not None and launch.world_size > 1 and not _speaks(error, launch):
-        time.sleep(GRACE_SECONDS)
-        os._exit(status)
-    print(f"error: {_culprit(error, launch)}{sentence(error)}", file=sys.stderr)
-    if show_traceback or not mendable:
-        traceback.print_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _culprit(error: Exception, launch: Launch | None) -> str:
-    """Where a rank gave up waiting: which rank it is that stands still, which need not be the one it waited for."""
-    if launch is None or not isinstance(error, PeerError):
-        return ""
-    try:
-        silent = silent_ranks(_beats(launch))
-    except RuntimeError:  # without the store nobody can be asked
-        return ""
-    if not silent:
-        return ""
-    names = " and ".join(f"rank {rank}" for rank in silent)
-    return f"{names} stopped answering (stopped, hung or killed); rank {launch.rank} noticed: "
-
-
-def _leave_stopped(error: StoppedError, launch: Launch | None) -> NoReturn:
-    """Every rank leaves at once, rank 0 says why."""
-    if launch is None or launch.rank == 0:
-        print(error, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(error.exit_status)
-
-
-def _speaks(error: Exception, launch: Launch) -> bool:
-    """Whether this rank's error is the one that people read: the first of the job, but that of a lost peer only after
-    the peer had its chance."""
-    if isinstance(error, PeerError):
-        time.sleep(PEER_SECONDS)
-    try:
-        return launch.control("errors", f"attempt{launch.restarts}").claim_error()
-    except RuntimeError:  # without the store nobody can be asked
-        return True
-
-
-def sentence(error: BaseException) -> str:
-    """An error as one line. Those of Hydra and OmegaConf come on several, and say in a cause what is wrong."""
-    if isinstance(error, TrainerError):
-        return str(error)
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return f"{type(error).__name__}: {error}"
-    text = str(error)
-    if unknown := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
-    ):
-        group, name, files = unknown.groups()
-        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
-    if option := re.search(r"Could not override '([^']+)'", text):
-        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
-    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
-    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What a process is within a run: its rank, its device, its threads and its connections, in one object handed down."""
 
+import ipaddress
 import os
 import platform
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -89,6 +91,11 @@ class Launch:
         return "RANK" in self.environment
 
     @property
+    def machine(self) -> int:
+        """This machine's number: its lowest rank."""
+        return self.rank - self.local_rank
+
+    @property
     def one_node(self) -> bool:
         """Whether every rank is on this machine."""
         return self.local_world_size == self.world_size
@@ -103,8 +110,9 @@ class Launch:
         address, port = self.environment["MASTER_ADDR"], int(self.environment["MASTER_PORT"])
         opens = self.rank == 0 and not hosted
         try:
-            store = dist.TCPStore(address, port, is_master=opens, timeout=CONNECT_TIMEOUT)
-        except dist.DistError as error:
+            listener = listen_locally(address, port) if opens and self.one_node else None
+            store = dist.TCPStore(address, port, is_master=opens, timeout=CONNECT_TIMEOUT, master_listen_fd=listener)
+        except (dist.DistError, OSError) as error:
             raise SettingError(
                 f"the environment says MASTER_ADDR={address} and MASTER_PORT={port}, where rank {self.rank} can't "
                 f"{'open' if opens else 'reach'} what the ranks agree through; they must be an address and a free port "
@@ -220,6 +228,15 @@ class Rank:
         """End this job's process group; the launch can join another job afterwards."""
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def listen_locally(address: str, port: int) -> int | None:
+    """A socket that listens at a loopback address; None for any other address. The store by itself would listen on
+    every interface. Raises ``OSError`` where the address is unknown or the port taken."""
+    family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    if not ipaddress.ip_address(place[0]).is_loopback:
+        return None
+    return socket.create_server(place, family=family).detach()
 
 
 def available_cores() -> int:

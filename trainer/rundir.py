@@ -1,17 +1,12 @@
 """The run directory: which one, and the files in it."""
 
 import json
-import platform
-import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.errors import SettingError
 from trainer.files import write_text
-
-MARK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,33 +76,6 @@ class RunDirectory:
             if not file.is_file():
                 raise SettingError(f"{path} has no {file.name}; give the directory of a run that has ended")
         return directory
-
-    def mark(self) -> str:
-        """On rank 0, where ranks are on several machines: leave a mark; gives what it says."""
-        token = uuid.uuid4().hex
-        write_text(self._mark, token)
-        return token
-
-    def find_mark(self, token: str, seconds: float = MARK_SECONDS) -> None:
-        """On the other ranks: look for the mark for so many seconds, as network file systems show new files late.
-        Raises ``SettingError`` where it does not appear: then this machine sees another directory of the same name, and
-        could not go on from the checkpoints there."""
-        end = time.monotonic() + seconds
-        while not (self._mark.is_file() and self._mark.read_text() == token):
-            if time.monotonic() > end:
-                raise SettingError(
-                    f"output_dir={self.path} is not shared: {platform.node()} does not see what rank 0 writes there; "
-                    f"with several machines it must be on a file system that all of them share"
-                )
-            time.sleep(0.1)
-
-    def unmark(self) -> None:
-        """On rank 0: remove the mark."""
-        self._mark.unlink(missing_ok=True)
-
-    @property
-    def _mark(self) -> Path:
-        return self.path / ".shared"
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a JSON file whole or not at all."""

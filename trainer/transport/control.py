@@ -57,13 +57,29 @@ class Control:
         while True:
             yield json.loads(self._store.queue_pop("records"))
 
-    def claim_error(self) -> bool:
-        """Whether this rank is the first to fail, and so the one whose error people read."""
-        return self._store.add("errors", 1) == 1
+    def share(self, key: str, value: Any) -> list[Any]:
+        """Every rank's ``value``, which must be JSON, by rank; waits until each has called this. Not for the training
+        loop."""
+        self._store.set(f"shared/{key}/{self.rank}", json.dumps(value))
+        return [json.loads(self._store.get(f"shared/{key}/{rank}")) for rank in range(self.world_size)]
 
-    def failed(self) -> bool:
-        """Whether any rank has failed."""
-        return self._store.add("errors", 0) > 0
+    def claim_error(self, machine: int, text: str) -> bool:
+        """Whether this rank is the first to fail, and so the one whose error people read. ``text`` is for people on
+        machines other than number ``machine``, which is this rank's."""
+        if self._store.add("errors", 1) > 1:
+            return False
+        self._store.set("error", json.dumps([machine, text]))
+        return True
+
+    def error_of_another(self, machine: int) -> str | None:
+        """What people on machine number ``machine`` are to be told of an error on another one: given once, to the first
+        of the machine's ranks that asks. None where there is nothing to tell."""
+        if not self._store.check(["error"]):
+            return None
+        origin, text = json.loads(self._store.get("error"))
+        if origin == machine or self._store.add(f"told/{machine}", 1) > 1:
+            return None
+        return str(text)
 
     def beat(self) -> None:
         """Show that this process is alive."""

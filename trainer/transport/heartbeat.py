@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trainer.transport.control import Control
@@ -14,9 +14,9 @@ LISTEN_SECONDS = 3.0
 
 
 @contextmanager
-def heartbeat(control: Control) -> Iterator[None]:
+def heartbeat(control: Control, look: Callable[[], None]) -> Iterator[None]:
     """While inside, and after an error until the process ends, a thread of this rank counts up a number in the
-    store."""
+    store, and calls ``look``."""
     if control.world_size == 1:
         yield
         return
@@ -26,6 +26,7 @@ def heartbeat(control: Control) -> Iterator[None]:
         try:
             while not over.wait(BEAT_SECONDS):
                 own.beat()
+                look()
         except RuntimeError:  # the store has gone, and with it whoever would listen
             return
 

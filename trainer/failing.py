@@ -1,0 +1,133 @@
+"""How an error ends a run: with one sentence, said once on each machine, and an exit status that is not 0."""
+
+import contextlib
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.errors import PeerError, StoppedError, TrainerError
+from trainer.rank import Launch
+from trainer.transport.control import Control
+from trainer.transport.heartbeat import BEAT_SECONDS, silent_ranks
+
+GRACE_SECONDS = 30.0
+"""How long a rank whose error another rank reports waits for the launcher to end it."""
+
+PEER_SECONDS = 2.0
+"""How long a rank that lost a peer waits for the peer's own error."""
+
+HEARD_SECONDS = 2.0
+"""How long the store, which may be the failing machine's, stays so that other machines hear of the error."""
+
+
+def fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoReturn:
+    """Report an error once for all ranks, and leave with its exit status. What is nobody's setting is a mistake of the
+    program's: its traceback belongs to whoever reads this."""
+    if isinstance(error, StoppedError):
+        _leave_stopped(error, launch)
+    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException)
+    status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
+    text = sentence(error)
+    if launch is not None and launch.world_size > 1 and not _speaks(error, text, launch):
+        _wait_for_the_end(launch, status)
+    print(f"error: {_culprit(error, launch)}{text}", file=sys.stderr)
+    if show_traceback or not mendable:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launch is not None and not launch.one_node:
+        time.sleep(HEARD_SECONDS)
+    os._exit(status)
+
+
+def end_with_others(launch: Launch) -> Callable[[], None]:
+    """What to call now and then, from one thread: it ends this process where a rank of another machine has failed,
+    of which the launcher here does not know. One rank of each machine says why."""
+    if launch.one_node:
+        return lambda: None
+    errors = _errors(launch).clone()
+
+    def look() -> None:
+        told = errors.error_of_another(launch.machine)
+        if told is not None:
+            print(f"error: {told}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    return look
+
+
+def beats(launch: Launch) -> Control:
+    """The control traffic of the heartbeat."""
+    return launch.control("beats", f"attempt{launch.restarts}")
+
+
+def _errors(launch: Launch) -> Control:
+    return launch.control("errors", f"attempt{launch.restarts}")
+
+
+def _culprit(error: Exception, launch: Launch | None) -> str:
+    """Where a rank gave up waiting: which rank it is that stands still, which need not be the one it waited for."""
+    if launch is None or not isinstance(error, PeerError):
+        return ""
+    try:
+        silent = silent_ranks(beats(launch))
+    except RuntimeError:  # without the store nobody can be asked
+        return ""
+    if not silent:
+        return ""
+    names = " and ".join(f"rank {rank}" for rank in silent)
+    return f"{names} stopped answering (stopped, hung or killed); rank {launch.rank} noticed: "
+
+
+def _leave_stopped(error: StoppedError, launch: Launch | None) -> NoReturn:
+    """Every rank leaves at once, rank 0 says why."""
+    if launch is None or launch.rank == 0:
+        print(error, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(error.exit_status)
+
+
+def _speaks(error: Exception, text: str, launch: Launch) -> bool:
+    """Whether this rank's error is the one that people read: the first of the job, but that of a lost peer only after
+    the peer had its chance."""
+    if isinstance(error, PeerError):
+        time.sleep(PEER_SECONDS)
+    try:
+        return _errors(launch).claim_error(launch.machine, f"rank {launch.rank} failed: {text}")
+    except RuntimeError:  # without the store nobody can be asked
+        return True
+
+
+def _wait_for_the_end(launch: Launch, status: int) -> NoReturn:
+    """Another rank speaks; the launcher ends this one when that one has left."""
+    look, end = end_with_others(launch), time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(RuntimeError):  # the store has gone, the launcher is about to end this
+            look()
+        time.sleep(BEAT_SECONDS)
+    os._exit(status)
+
+
+def sentence(error: BaseException) -> str:
+    """An error as one line. Those of Hydra and OmegaConf come on several, and say in a cause what is wrong."""
+    if isinstance(error, TrainerError):
+        return str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return f"{type(error).__name__}: {error}"
+    text = str(error)
+    if unknown := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
+    ):
+        group, name, files = unknown.groups()
+        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
+    if option := re.search(r"Could not override '([^']+)'", text):
+        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
+    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
+    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())

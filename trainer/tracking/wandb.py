@@ -6,6 +6,7 @@ the others; W&B's internal counter is not used.
 
 import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ RANK_KEYS = ("busy_seconds", "wait_seconds", "image_wait_seconds")
 
 INIT_SECONDS = 30
 """How long W&B may take to answer at the start."""
+
+ID_LENGTH = 16
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +50,16 @@ class WandbTracker:
             "tags": tags,
         }
         self._run: Any = None
-        self._id: str | None = None
+        # Made here and not by W&B, which may answer only after the first checkpoint.
+        self._id: str = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:ID_LENGTH]
 
     def identity(self) -> dict[str, Any]:
         """W&B's id of the run."""
-        return {"wandb_id": self._id} if self._id is not None else {}
+        return {"wandb_id": self._id}
 
     def go_on(self, identity: Mapping[str, Any]) -> None:
-        """Take the id of the run that is resumed."""
-        self._id = identity.get("wandb_id")
+        """Take the id of the run that is resumed, if it has one."""
+        self._id = identity.get("wandb_id", self._id)
 
     def start(self, run: RunFacts) -> None:
         """Open the W&B run."""
@@ -73,11 +77,10 @@ class WandbTracker:
             dir=str(run.directory),
             mode=mode,
             id=self._id,
-            resume="allow" if self._id is not None and mode == "online" else None,
+            resume="allow" if mode == "online" else None,
             config={**run.config, "partition_used": run.partition.to_json()},
             settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off"),
         )
-        self._id = self._run.id
         self._run.define_metric("step")
         self._run.define_metric("epoch")
         for index in range(len(run.exits) + 1):

@@ -65,11 +65,11 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
 
 def beats(launch: Launch) -> Control:
     """The control traffic of the heartbeat."""
-    return launch.control("beats", f"attempt{launch.restarts}")
+    return launch.control("beats", f"attempt{launch.attempt}")
 
 
 def _errors(launch: Launch) -> Control:
-    return launch.control("errors", f"attempt{launch.restarts}")
+    return launch.control("errors", f"attempt{launch.attempt}")
 
 
 def _culprit(error: Exception, launch: Launch | None) -> str:

@@ -125,7 +125,7 @@ def _decide(settings: DictConfig, launch: Launch, swept: bool, earlier: str | No
     """On rank 0: what the run begins with. ``earlier`` is the run directory where this launch has made it before."""
     given = earlier or settings.output_dir or (HydraConfig.get().runtime.output_dir if swept else None)
     directory = None if given is None else Path(given).expanduser().absolute()
-    return decide(settings.resume, settings.init_from, directory, launch.restarts > 0)
+    return decide(settings.resume, settings.init_from, directory, launch.attempt > 1)
 
 
 def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirectory:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.errors import SettingError
+from trainer.transport.attempt import agree_on_attempt
 from trainer.transport.control import Control
 
 CONNECT_TIMEOUT = timedelta(minutes=10)
@@ -126,6 +127,13 @@ class Launch:
         self.control()
         return self
 
+    @cached_property
+    def attempt(self) -> int:
+        """How often this launch's ranks have been started, with this time; the same on every rank."""
+        if self.one_node:
+            return self.restarts + 1
+        return agree_on_attempt(dist.PrefixStore("ppll-attempt", self.store), self.rank, self.world_size)
+
     def control(self, *prefix: str) -> Control:
         """Control traffic under a prefix."""
         store = self.store
@@ -162,7 +170,7 @@ class Rank:
         count = choose_threads(threads, launch)
         torch.set_num_threads(count)
         timeout = timedelta(seconds=timeout_seconds)
-        attempt = (f"job{job}", f"attempt{launch.restarts}")
+        attempt = (f"job{job}", f"attempt{launch.attempt}")
         devices = [device_name(torch_device)]
         if launch.world_size > 1:
             if launch.one_node and platform.system() == "Linux":

@@ -1,4 +1,4 @@
-"""Two launchers with ``--nnodes=2``, as on two machines: they share one run directory, and both say why a run fails."""
+"""Two launchers with ``--nnodes=2``, as on two machines: they survive a kill together, and both say why a run fails."""
 
 import shutil
 import socket
@@ -14,6 +14,23 @@ from tests.distributed.test_identity import assert_identical, weights
 
 SMALL = (*TINY, "model.depth=8", "model.width=4", "partition.points=[stem]")
 
+MAIN = "import runpy; runpy.run_module('trainer.main', run_name='__main__')"
+
+DIES_ONCE = f"""
+import os, pathlib, signal, threading, time
+
+def die():
+    while not list(pathlib.Path("two").glob("checkpoints/*/manifest.json")):
+        time.sleep(0.001)
+    pathlib.Path("died").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1" and not os.path.exists("died"):
+    threading.Thread(target=die, daemon=True).start()
+{MAIN}
+"""
+"""Rank 1 is killed when it sees the first checkpoint."""
+
 
 def can_hide() -> bool:
     """Whether a process may have file systems of its own."""
@@ -26,39 +43,41 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def machines(cwd: Path, overrides: list[str], second: tuple[str, ...] = ()) -> list[Finished]:
+def machines(
+    cwd: Path, *overrides: str, second: tuple[str, ...] = (), program: str = MAIN, restarts: int = 0
+) -> list[Finished]:
     """A rank on each of two machines; ``second`` is what starts the launcher of the second one."""
-    options = ["--nnodes=2", "--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", *options]
+    options = ["--nnodes=2", "--nproc_per_node=1", f"--max-restarts={restarts}", "--rdzv-backend=c10d"]
+    meeting = [f"--rdzv-id={cwd.name}", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *options, *meeting]
+    command = [*launcher, "--no-python", sys.executable, "-c", program, *overrides]
     with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(run, [*prefix, *launcher, f"--node-rank={number}", "-m", "trainer.main", *overrides], cwd)
-            for number, prefix in enumerate(((), second))
-        ]
-        return [job.result() for job in jobs]
+        return [job.result() for job in [pool.submit(run, [*prefix, *command], cwd) for prefix in ((), second)]]
 
 
 def errors(job: Finished) -> list[str]:
     return [line for line in job.err.splitlines() if line.startswith("error: ")]
 
 
-def test_two_machines_share_a_directory_and_compute_what_one_process_does(alone: Job, tmp_path: Path) -> None:
-    first, second = machines(tmp_path, [*SMALL, "output_dir=two"])
-    assert (first.status, second.status) == (0, 0), first.err + second.err
-    assert "run directory: " in first.out and second.out == ""
-    files = {path.relative_to(tmp_path / "two").as_posix() for path in (tmp_path / "two").rglob("*")}
-    assert {f"checkpoints/step-00000008/rank-{rank}.safetensors" for rank in (0, 1)} <= files
-    assert not [name for name in files if name.startswith(".") or name.endswith(".tmp")]
-    assert alone(tmp_path, *SMALL, "engine=sequential", "output_dir=one").status == 0
+def test_a_kill_on_one_of_two_machines_costs_nothing(alone: Job, tmp_path: Path) -> None:
+    settings = (*SMALL, "epochs=50", "checkpoint.every_steps=5")
+    both = machines(tmp_path, *settings, "output_dir=two", program=DIES_ONCE, restarts=1)
+    assert [job.status for job in both] == [0, 0], [job.err for job in both]
+    assert (tmp_path / "died").exists() and "goes on after step " in (tmp_path / "two/console.log").read_text()
+    names = {path.name for path in (tmp_path / "two").rglob("*")}
+    assert {"rank-0.safetensors", "rank-1.safetensors", "manifest.json"} <= names
+    assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
+    assert alone(tmp_path, *settings, "engine=sequential", "output_dir=one").status == 0
     assert_identical(weights(tmp_path / "two"), weights(tmp_path / "one"))
 
 
 def test_an_error_on_one_machine_is_read_on_both(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    first, second = machines(tmp_path, [*SMALL, "output_dir=file/run"])
-    assert first.status and second.status
-    assert errors(first) == ["error: output_dir=file/run can't be made: Not a directory"]
-    assert errors(second) == ["error: rank 0 failed: output_dir=file/run can't be made: Not a directory"]
+    said = sorted(line for job in machines(tmp_path, *SMALL, "output_dir=file/run") for line in set(errors(job)))
+    assert said == [
+        "error: output_dir=file/run can't be made: Not a directory",
+        "error: rank 0 failed: output_dir=file/run can't be made: Not a directory",
+    ]
 
 
 @pytest.mark.skipif(not can_hide(), reason="no file system can be mounted here")
@@ -66,9 +85,8 @@ def test_a_directory_that_the_second_machine_does_not_see(tmp_path: Path) -> Non
     directory = tmp_path / "run"
     directory.mkdir()
     hide = ("unshare", "-Urm", "sh", "-c", f'mount -t tmpfs none {directory} && exec "$@"', "sh")
-    both = machines(tmp_path, [*SMALL, f"output_dir={directory}", "epochs=1000"], hide)
-    for job in both:
-        (line,) = errors(job)
+    for job in machines(tmp_path, *SMALL, f"output_dir={directory}", "epochs=1000", second=hide):
+        (line,) = set(errors(job))
         assert f"output_dir={directory} is not shared: what rank 0 writes there is not seen on " in line
         assert job.status != 0 and job.out == ""
     assert not list(directory.iterdir())

@@ -1,14 +1,20 @@
 """A finished run is read back as it was, and a damaged one is refused."""
 
+import contextlib
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
 
 import trainer
 from tests.conftest import Compose
+from tests.test_properties import mutated
 from trainer.errors import SettingError
 from trainer.evaluate import evaluate
 from trainer.main import Launch, Rank
@@ -94,8 +100,44 @@ def test_weights_of_another_network(finished: Path) -> None:
         trainer.load(finished)
 
 
-def test_reading_a_run_executes_nothing_of_others(finished: Path) -> None:
-    config = finished / "config.yaml"
-    config.write_text(config.read_text().replace("trainer.models.resnet.resnet_cifar", "os.system"))
-    with pytest.raises(SettingError, match="model._target_=os.system lies outside trainer; add --trust"):
+FOREIGN = {
+    "model": "{_target_: os.system, command: touch executed}",
+    "local_loss": "{_target_: trainer.main.main}",
+    "dataset": "{_target_: trainer.checkpoint.collector.remove, path: {_target_: trainer.data.npz.Path}}",
+}
+
+
+@pytest.mark.parametrize("reader", ["trainer.evaluate", "trainer.export"])
+@pytest.mark.parametrize("group", FOREIGN)
+def test_reading_a_run_executes_nothing_of_others(
+    reader: str, group: str, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    (finished / "config.yaml").write_text(yaml.safe_dump({**config, group: yaml.safe_load(FOREIGN[group])}))
+    before = sorted(finished.rglob("*"))
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "argv", [reader, str(finished)])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(reader).main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith(f"error: {group}._target_=") and error.count("\n") == 1
+    assert "lies outside trainer's own models, data and local losses; add --trust" in error
+    assert sorted(finished.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])
+def test_readers_of_mutated_files_raise_their_own_error(finished: Path, name: str) -> None:
+    original = (finished / name).read_bytes()
+    begin = original[:4000]  # of the weights, the part that says what is where
+
+    @settings(max_examples=60, deadline=None)
+    @given(mutated(begin))
+    def reads_or_refuses(data: bytes) -> None:
+        (finished / name).write_bytes(data + original[len(begin) :])
+        with contextlib.suppress(SettingError):
+            trainer.load(finished)
+
+    reads_or_refuses()
+    (finished / name).write_bytes(b"[" * 5000)
+    with pytest.raises(SettingError, match="can't be read as the directory of a run"):
         trainer.load(finished)

@@ -69,10 +69,14 @@ def test_a_target_that_is_not_there(path: str) -> None:
         locate("group", path)
 
 
-def test_only_our_own_targets_are_trusted_when_a_run_is_read() -> None:
-    with pytest.raises(SettingError, match="model._target_=os.system lies outside trainer; add --trust"):
-        build("model", {"_target_": "os.system", "command": "true"}, trust=False)
-    assert build("scheduler", {"_target_": "trainer.schedules.Constant"}, trust=False)(0, 1) == 1
+@pytest.mark.parametrize("path", ["os.system", "trainer.checkpoint.collector.remove", "trainer.data.npz.Path"])
+def test_what_may_do_harm_is_not_built_when_a_run_is_read(path: str) -> None:
+    with pytest.raises(SettingError, match=f"model._target_={path} lies outside trainer's own models, .* add --trust"):
+        build("model", {"_target_": path}, trust=False)
+
+
+def test_our_own_models_data_and_losses_are_trusted() -> None:
+    assert build("local_loss", {"_target_": "trainer.local_losses.greedy.Greedy"}, trust=False)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=__doc__)
     parser.add_argument("run_dir", help="the run directory")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
-    parser.add_argument("--trust", action="store_true", help="build classes from outside trainer that the run names")
+    parser.add_argument("--trust", action="store_true", help="build any class that the run names")
     options = parser.parse_args()
     try:
         if options.device == "cuda" and not torch.cuda.is_available():

@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the folder to write to (RUN_DIR/export)")
     parser.add_argument("--exit", dest="exit_after", metavar="UNIT", help="up to the early exit after this unit")
     parser.add_argument("--format", action="append", choices=FORMATS, help="may be repeated (safetensors and pt2)")
-    parser.add_argument("--trust", action="store_true", help="build classes from outside trainer that the run names")
+    parser.add_argument("--trust", action="store_true", help="build any class that the run names")
     options = parser.parse_args()
     output = options.output or Path(options.run_dir) / "export"
     try:

@@ -21,6 +21,9 @@ from trainer.network import Network
 from trainer.rundir import RunDirectory
 from trainer.units import Units, named_state, placed
 
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file with anything in it may raise."""
+
 
 class EarlyExitNetwork(nn.Module):
     """A trained network with the early exits that its local classifiers are. ``forward`` gives the whole model's
@@ -87,7 +90,7 @@ class FinishedRun:
             missing = {"seed", "precision", "batch_size", "model", "local_loss", "dataset"} - config.keys()
             if missing:
                 raise KeyError(*missing)
-        except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException, SafetensorError) as error:
+        except (*DAMAGED, YAMLError, OmegaConfBaseException, SafetensorError) as error:
             raise SettingError(f"{path} can't be read as the directory of a run: {error!r}") from error
         return cls(config, spec, cut_points, weights)
 

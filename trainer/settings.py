@@ -13,6 +13,10 @@ PRECISIONS = ("fp32", "bf16")
 
 ON_NAN = ("stop", "skip")
 
+HARMLESS = ("trainer.data.", "trainer.local_losses.", "trainer.models.")
+"""Where the classes are that the files of somebody else's run may name. Elsewhere in ``trainer`` are functions that
+remove and overwrite files."""
+
 
 @dataclass
 class LogSettings:
@@ -123,7 +127,7 @@ def build(
         node: plain values; nested mappings with a ``_target_`` are built as well.
         leave: keys that are somebody else's, left out unless the target's signature has them.
         offer: further arguments, passed where the target's signature has them.
-        trust: build any target, or only those inside ``trainer``.
+        trust: build any target, or only those in ``HARMLESS``.
 
     Raises:
         SettingError: the target can't be found or is not trusted, or a value has the wrong type.
@@ -152,19 +156,24 @@ def build(
 
 
 def locate(group: str, path: str, trust: bool = True) -> Any:
-    """The class or function at a dotted path."""
+    """The class or function at a dotted path. Without ``trust`` it must be one of ``HARMLESS``, and defined there:
+    what a module has imported for its own use can be reached by its name too."""
     import importlib
 
-    if not trust and not path.startswith("trainer."):
-        raise SettingError(
-            f"{group}._target_={path} lies outside trainer; add --trust to build it all the same, if you trust "
-            f"this run's files"
-        )
+    untrusted = SettingError(
+        f"{group}._target_={path} lies outside trainer's own models, data and local losses; add --trust to build it "
+        f"all the same, if you trust this run's files"
+    )
+    if not trust and not path.startswith(HARMLESS):
+        raise untrusted
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingError(f"{group}._target_={path} can't be imported: {error}") from error
+    if not trust and not str(getattr(found, "__module__", "")).startswith(HARMLESS):
+        raise untrusted
+    return found
 
 
 def _built(name: str, value: Any, trust: bool) -> Any:

@@ -32,7 +32,7 @@ def fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoRet
     program's: its traceback belongs to whoever reads this."""
     if isinstance(error, StoppedError):
         _leave_stopped(error, launch)
-    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException)
+    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException) or _names_a_file(error)
     status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
     text = sentence(error)
     if launch is not None and launch.world_size > 1 and not _speaks(error, text, launch):
@@ -115,10 +115,17 @@ def _wait_for_the_end(launch: Launch, status: int) -> NoReturn:
     os._exit(status)
 
 
+def _names_a_file(error: BaseException) -> bool:
+    """Whether an error is that of a file which can't be read or written, as by its permissions."""
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
 def sentence(error: BaseException) -> str:
     """An error as one line. Those of Hydra and OmegaConf come on several, and say in a cause what is wrong."""
     if isinstance(error, TrainerError):
         return str(error)
+    if isinstance(error, OSError) and _names_a_file(error):
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return f"{type(error).__name__}: {error}"
     text = str(error)

@@ -1,7 +1,11 @@
 """What can't be written costs a warning, never the training."""
 
 import os
+import resource
 import shutil
+import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import TINY, CommandLine
+from trainer.files import write_whole
 
 
 def when(path: Path, act: object) -> threading.Thread:
@@ -23,6 +28,27 @@ def when(path: Path, act: object) -> threading.Thread:
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+ROOT = Path(__file__).parents[2]
+
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""Before a command: permissions hold, even for root."""
+
+SMALL_DISK = ("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=170k none "$0" && exec "$@"')
+"""Before a directory and a command: the directory has room for two checkpoints of ``TINY``."""
+
+
+def works(*command: str) -> bool:
+    """Whether a command can be run here."""
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def train(run: Path, *settings: str, before: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """A process of its own, started by a command before it."""
+    command = [*before, sys.executable, "-m", "trainer.main", *TINY, *settings, f"output_dir={run}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def test_checkpoints_that_can_not_be_written(command: CommandLine, tmp_path: Path) -> None:
@@ -58,3 +84,60 @@ def test_a_removed_run_directory(command: CommandLine, tmp_path: Path) -> None:
     assert (run / "model.safetensors").is_file()
     assert (run / "checkpoints/step-00000240/manifest.json").is_file()
     assert "was removed while the run writes it" in outcome.out
+
+
+@pytest.mark.skipif(not works(*SMALL_DISK, "/mnt", "true"), reason="no file system can be mounted here")
+def test_a_disk_that_gets_full(tmp_path: Path) -> None:
+    """The last checkpoints do not fit: training ends, and what is on the disk is whole."""
+    look = ("sh", "-c", '"$@"; echo "status $?"; cd "$0" && find . -type f -printf "%s %p\\n"', str(tmp_path))
+    shown = train(tmp_path, "checkpoint.keep=9", before=(*SMALL_DISK, str(tmp_path), *look)).stdout
+    assert "status 2" in shown and "  3/3 " in shown
+    assert "there is no checkpoint of step 24: " in shown
+    assert "No space left on device; training goes on, and the checkpoint before it stays" in shown
+    files = {line.split(" ./")[1] for line in shown.splitlines() if " ./" in line}
+    assert {f"checkpoints/step-00000016/{name}" for name in ("manifest.json", "rank-0.safetensors")} <= files
+    assert not [name for name in files if name.endswith(".tmp") or "step-00000024" in name]
+
+
+@pytest.mark.skipif(not works(*WITHOUT_PRIVILEGE, "true"), reason="no setpriv here")
+@pytest.mark.parametrize("place", ["run", "run/inner", "run/checkpoints"])
+def test_a_directory_without_permission(place: str, tmp_path: Path) -> None:
+    """Where nothing can be written at all that is one sentence; where only checkpoints can't, it is a warning."""
+    run = tmp_path / "run"
+    closed = tmp_path / place if place == "run/checkpoints" else run
+    closed.mkdir(parents=True)
+    closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    ended = train(run if place == "run/checkpoints" else tmp_path / place, before=WITHOUT_PRIVILEGE)
+    closed.chmod(stat.S_IRWXU)
+    if place == "run/checkpoints":
+        assert ended.returncode == 0 and (run / "model.safetensors").is_file()
+        assert ended.stdout.count("rank-0.safetensors could not be written: Permission denied; training goes on") == 3
+    else:
+        wrong = "can't be made" if place == "run/inner" else "can't be written"
+        assert ended.returncode == 2
+        assert ended.stderr == f"error: output_dir={tmp_path / place} {wrong}: Permission denied\n"
+        assert not list(run.iterdir())
+
+
+def test_files_are_made_with_the_users_umask(command: CommandLine, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert command(*TINY, f"output_dir={tmp_path}/run").status == 0
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    folders = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").rglob("*") if path.is_dir()}
+    assert (modes, folders) == ({0o640}, {0o750})
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_whole(file, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(file, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_bytes() == b"old"

@@ -1,5 +1,6 @@
 """Rank 0's side of a checkpoint: the manifest is written when the parts of all ranks are there."""
 
+import contextlib
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ class Collector:
             self._write(step, parts, epochs)
             self._prune(step)
         except OSError as error:
+            remove(folder_of(self._checkpoints, step))  # room for the next one
             return (
                 f"there is no checkpoint of step {step}: {error.strerror or error}; training goes on, and the "
                 f"checkpoint before it stays"
@@ -89,8 +91,9 @@ class Collector:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, its manifest first, so that it is never taken for whole in between."""
-    (path / MANIFEST).unlink(missing_ok=True)
+    """Remove a checkpoint as far as it can be, its manifest first, so that it is never taken for whole in between."""
+    with contextlib.suppress(OSError):
+        (path / MANIFEST).unlink()
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -232,15 +232,16 @@ def start_of(decision: Decision, strict: bool) -> Start:
 
 def begin(directory: RunDirectory, decision: Decision) -> bool:
     """On rank 0, before the first step: remove from the run directory what lies beyond the checkpoint, which is what
-    ``decide`` has found damaged or the user has gone back from. True, for ``Control.agree``."""
-    if decision["kind"] != "resume":
-        remove_beyond(directory.checkpoints, 0)
-        cut(directory.metrics, directory.metrics, 0)
-        return True
-    origin = Path(decision["path"])
-    step = Checkpoint.open(origin).manifest.step
+    ``decide`` has found damaged or the user has gone back from. True, for ``Control.agree``. Raises ``SettingError``
+    where nothing can be written there."""
+    origin = Path(decision["path"]) if decision["kind"] == "resume" else None
+    step = 0 if origin is None else Checkpoint.open(origin).manifest.step
+    metrics = directory.metrics if origin is None else origin.parents[1] / directory.metrics.name
     remove_beyond(directory.checkpoints, step)
-    cut(directory.metrics, origin.parents[1] / directory.metrics.name, step)
+    try:
+        cut(directory.metrics, metrics, step)
+    except OSError as error:
+        raise SettingError(f"output_dir={directory.path} can't be written: {error.strerror}") from error
     return True
 
 

@@ -1,7 +1,12 @@
 """A run that goes on from a checkpoint ends as one that was never stopped."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.command_line import TINY, CommandLine
+from trainer.export import export
 
 Record = dict[str, Any]
 
@@ -142,3 +148,48 @@ def test_begins_with_given_weights(command: CommandLine, tmp_path: Path) -> None
     assert {name for name in before if before[name] != after[name]} == {
         name for name in before if "running" in name or "num_batches" in name
     }
+
+
+def test_begins_with_the_weights_of_a_file_without_local_classifiers(command: CommandLine, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert command(*TINY, f"output_dir={old}").status == 0
+    (weights,) = export(old, tmp_path, ("safetensors",))
+    outcome = command(*TINY, f"output_dir={new}", f"init_from={weights}", "optimizer.lr=0.0", "max_steps=1")
+    assert outcome.status == 0, outcome.err
+    assert "warning: the local classifier behind stem starts with initial weights" in outcome.out
+    before, after = model(old), model(new)
+    same = {name for name in before if before[name] == after[name]}
+    assert {"stem.conv.weight", "head.linear.weight"} <= same or {"stem.conv.weight", "head.1.weight"} <= same
+    assert not [name for name in same if name.startswith("local_classifiers.") and name.endswith("weight")]
+
+
+def test_changed_settings_are_allowed_where_the_user_says_so(command: CommandLine, tmp_path: Path) -> None:
+    changed = ("optimizer.lr=0.01", "seed=1", "epochs=4")
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12").status == 0
+    assert command(*TINY, f"output_dir={tmp_path}", *changed).status == 2
+    outcome = command(*TINY, f"output_dir={tmp_path}", *changed, "resume_strict=false")
+    assert outcome.status == 0 and "goes on after step 12" in outcome.out, outcome.err
+    steps = [record for record in metrics(tmp_path) if record["kind"] == "step"]
+    assert [record["step"] for record in steps] == list(range(1, 33))
+    assert steps[12]["blocks"][0]["learning_rate"] < 0.01 < steps[11]["blocks"][0]["learning_rate"]
+
+
+def test_ctrl_c_ends_the_run_and_it_goes_on(command: CommandLine, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.main", *TINY, "epochs=100", f"output_dir={run}"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not list(run.glob("checkpoints/*/manifest.json")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGINT
+    last = int(error.removeprefix("SIGINT ended the run after step ").split(";")[0])
+    assert error.count("\n") == 1 and (run / f"checkpoints/step-{last:08d}/manifest.json").is_file()
+    end_soon = ("epochs=100", f"max_steps={last + 3}")
+    assert f"goes on after step {last}" in command(*TINY, *end_soon, f"output_dir={run}").out
+    assert command(*TINY, *end_soon, f"output_dir={whole}").status == 0
+    assert model(run) == model(whole)

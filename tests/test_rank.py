@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from trainer.errors import SettingError
-from trainer.rank import Launch, Rank, available_cores, choose_device, choose_threads, listen_locally, share_a_gpu
+from trainer.launch import Launch, listen_locally
+from trainer.rank import Rank, available_cores, choose_device, choose_threads, share_a_gpu
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import PeerError, StoppedError, TrainerError
-from trainer.rank import Launch
+from trainer.launch import Launch
 from trainer.transport.control import Control
 from trainer.transport.heartbeat import BEAT_SECONDS, silent_ranks
 

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.checkpoint.start import Decision, begin, decide, start_of
 from trainer.errors import SettingError
 from trainer.failing import beats, end_with_others, fail
-from trainer.rank import Launch, Rank, set_deterministic
+from trainer.launch import Launch
+from trainer.rank import Rank, set_deterministic
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check

@@ -15,7 +15,8 @@ from trainer.main import CONFIGS
 from trainer.network import Network
 from trainer.packet import Kind, Packet
 from trainer.plan import Plan
-from trainer.rank import Launch, Rank
+from trainer.launch import Launch
+from trainer.rank import Rank
 from trainer.run import Run
 from trainer.schedules import Constant
 from trainer.update import Update

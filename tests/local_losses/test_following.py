@@ -22,7 +22,8 @@ from trainer.local_losses.greedy import Greedy
 from trainer.local_losses.infopro import InfoPro
 from trainer.local_losses.man import MAN
 from trainer.local_losses.overlap import Overlap
-from trainer.rank import Launch, Rank
+from trainer.launch import Launch
+from trainer.rank import Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.training import train

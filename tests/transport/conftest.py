@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trainer.rank import Launch, Rank
+from trainer.launch import Launch
+from trainer.rank import Rank
 
 SECONDS = 10.0
 """How long a rank waits for another one."""

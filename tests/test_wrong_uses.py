@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-import trainer.rank
+import trainer.launch
 from tests.command_line import TINY, CommandLine, Outcome
 
 SETTINGS = {
@@ -144,7 +144,7 @@ def test_environments(environment: tuple[tuple[str, str], ...], command: Command
 def test_a_store_that_nobody_opens(
     command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.rank, "CONNECT_TIMEOUT", timedelta(seconds=0.2))
+    monkeypatch.setattr(trainer.launch, "CONNECT_TIMEOUT", timedelta(seconds=0.2))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = str(nobody.getsockname()[1])

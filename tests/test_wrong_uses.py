@@ -276,6 +276,21 @@ def test_damaged_checkpoints(
     assert_one_sentence(outcome, DAMAGES[damage])
 
 
+HOSTILE = {
+    b"": "can't be read as a safetensors file",
+    b"\xff" * 100: "can't be read as a safetensors file",  # a head longer than any memory
+    b"\x02" + bytes(7) + b"{}": "has no ",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_files_that_are_no_weights(content: bytes, command: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(content)
+    outcome = command(*TINY, f"init_from={file}", f"output_dir={tmp_path}/run", cwd=tmp_path)
+    assert_one_sentence(outcome, f"{file} {HOSTILE[content]}")
+
+
 def test_a_run_directory_that_can_not_be_made(command: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = command(*TINY, f"output_dir={tmp_path}/file/run")

@@ -3,9 +3,11 @@ learns of it before it begins a step beyond."""
 
 from typing import Protocol
 
+from trainer.errors import PeerError
+from trainer.hostcopy import Moment
 from trainer.plan import Plan
+from trainer.rank import Rank
 from trainer.stop import StopRequest
-from trainer.transport.control import Control
 from trainer.transport.remote import STOP_LEAD
 
 MEETING_STEPS = 8
@@ -45,16 +47,24 @@ class EndByHeaders:
 
 class EndTogether:
     """For replicas, which no packet connects. They average their gradients in every step, so none is done with a step
-    that rank 0 has not begun: what rank 0 wrote before it is there for all of them after it."""
+    that rank 0 has not begun: what rank 0 wrote before it is there for all of them after it. A GPU's step is done when
+    the device has got there, and its host may be far ahead; so the host waits for it at a meeting."""
 
-    def __init__(self, plan: Plan, stop: StopRequest, control: Control) -> None:
-        self._plan, self._stop, self._control = plan, stop, control
+    def __init__(self, plan: Plan, stop: StopRequest, rank: Rank) -> None:
+        self._plan, self._stop, self._rank, self._control = plan, stop, rank, rank.control
 
     def trained(self, step: int) -> None:
-        """On rank 0, announce the next meeting as the end where that was asked for; at a meeting, look for it."""
-        if self._control.rank == 0 and self._stop.signal is not None:
+        """On rank 0, announce the next meeting as the end where that was asked for; at a meeting, look for it. Raises
+        ``PeerError`` where a rank does not come to a meeting in time."""
+        if self._rank.rank == 0 and self._stop.signal is not None:
             self._control.agree("end", lambda: (step // MEETING_STEPS + 1) * MEETING_STEPS)
-        if step % MEETING_STEPS == 0 and (end := self._control.agreed("end")) is not None:
+        if step % MEETING_STEPS:
+            return
+        try:
+            Moment(self._rank.device).wait(self._rank.timeout)
+        except TimeoutError as error:
+            raise PeerError(f"a rank went away or did not answer in time during train step {step}") from error
+        if (end := self._control.agreed("end")) is not None:
             self._plan.stop(end, evaluate=False)
 
     def tested(self, step: int, batch: int) -> None:

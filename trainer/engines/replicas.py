@@ -100,7 +100,7 @@ class Replicas:
         for block in blocks:
             assert isinstance(block, ReplicatedBlock)
             block.average_over(group)
-        state = train_blocks(job, blocks, self.queue_depth, EndTogether(job.plan, job.stop, rank.control))
+        state = train_blocks(job, blocks, self.queue_depth, EndTogether(job.plan, job.stop, rank))
         return state if rank.rank == 0 else {}
 
 

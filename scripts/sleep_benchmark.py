@@ -1,6 +1,7 @@
 """What schedules and transport cost, measured with blocks that sleep: ``python scripts/benchmark.py --sleep``."""
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ LEFT_OUT = 5
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Time a block alone, ppll, and every schedule at every number of micro-batches, for each number of ranks."""
+    """Time, for each number of ranks, a block alone and ppll in turn, the median of several rounds, and then every
+    schedule at every number of micro-batches once."""
     forward, backward = options.forward_ms, options.backward_ms
     for ranks in options.ranks or [len(forward)]:
         times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
@@ -34,16 +36,20 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
     slowest = max(range(ranks), key=lambda block: forward[block] + backward[block])
     own = [forward[slowest]], [backward[slowest]]
     print(f"{ranks} ranks, forward {forward} ms, backward {backward} ms, packets of {options.packet_bytes} bytes")
-    bare = _bare_loop(*own, options)
-    _line("the slowest block alone, a bare loop", bare, bare, None)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         path = Path(folder)
-        common = _settings(*own, options)
-        alone = _seconds(jobs.run(1, [*common, "engine=sequential", "partition.blocks=1"], path / "alone"))
-        _line("the slowest block alone, the trainer", alone, bare, None)
+        one_block = [*_settings(*own, options), "engine=sequential", "partition.blocks=1"]
         common = _settings(forward, backward, options)
         points = f"partition.points=[{','.join(cut_points(ranks, 1))}]"
-        ppll = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / "ppll"))
+        rounds = []
+        for number in range(options.rounds):
+            bare = _bare_loop(*own, options)
+            alone = _seconds(jobs.run(1, one_block, path / f"alone{number}"))
+            together = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / f"ppll{number}"))
+            rounds.append((bare, alone, together))
+        bare, alone, ppll = (statistics.median(times) for times in zip(*rounds, strict=True))
+        _line("the slowest block alone, a bare loop", bare, bare, None)
+        _line("the slowest block alone, the trainer", alone, bare, None)
         _line("ppll", ppll, bare, None)
         best = float("inf")
         for name, counts in _possible(ranks, options):

@@ -61,7 +61,10 @@ class Block:
         self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
         self.classifier = placed(classifier, device)
         self.meter = Meter(device)
-        self._autocast = torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+        lower = precision is not torch.float32
+        self._autocast: AbstractContextManager[object] = (
+            torch.autocast(device.type, precision) if lower else nullcontext()
+        )
         self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
         self._update: Update | None = None
         self._exchanges: Sequence[Exchange] = ()

@@ -17,13 +17,14 @@ from trainer.ending import EndByHeaders
 from trainer.engines.base import Job, StepOptions
 from trainer.engines.local_learning import image_source, new_block, new_update
 from trainer.engines.loop import Lane, run
-from trainer.engines.stage import Pipelined, Relay, Stage, sent_like
+from trainer.engines.stage import Pipelined, Stage, sent_like
 from trainer.errors import SettingError
 from trainer.packet import Field, Layout
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
+from trainer.transport.relay import Relay
 from trainer.update import UpdateOptions
 
 
@@ -180,7 +181,9 @@ class Pipeline:
             for module, index in zip(modules, own, strict=True)
         ]
         update = new_update(job, {name: value for block in blocks for name, value in block.parameters().items()})
-        relay = Relay([block.rank for block in partition.blocks], self._fields(job, plan.batch_size), rank, group)
+        owners = [block.rank for block in partition.blocks]
+        handed_on = [sent_like(field, plan.batch_size) for field in self._fields(job, plan.batch_size)]
+        relay = Relay(owners, handed_on, rank.rank, rank.device, group)
         pipelined = Pipelined(modules, blocks, count - 1, update, relay)
         given: Any = stages if self._schedule.several else stages[0]
         pipelined.run_by(self._schedule.kind(given, self._microbatches, loss_fn=pipelined.loss))

@@ -30,18 +30,20 @@ from trainer.stop import StopRequest, signals_stop
 def train(run: Run, directory: RunDirectory, config_text: str) -> float:
     """Train, and leave everything in ``directory``, ``config_text`` as its config.yaml; the test accuracy on rank 0,
     0.0 elsewhere. Raises ``StoppedError`` where a signal ended the run early."""
-    reporter = Reporter(run.rank.control)
+    reporter, accuracy = Reporter(run.rank.control), 0.0
     job = _job(run, directory, reporter)
     if run.rank.rank == 0:
         console = Console(directory.console)
         with forwarded_warnings(console.warning):
-            return _train_and_write(run, job, directory, config_text, console)
-    with forwarded_warnings(reporter.warn):
-        state = _do_plan(run, job)
-        reporter.close()
-        _end_where_stopped(job)
-        run.rank.control.gather(_on_cpu(state))
-        return 0.0
+            accuracy = _train_and_write(run, job, directory, config_text, console)
+    else:
+        with forwarded_warnings(reporter.warn):
+            state = _do_plan(run, job)
+            reporter.close()
+            _end_where_stopped(job)
+            run.rank.control.gather(_on_cpu(state))
+    job.stop.obey()
+    return accuracy
 
 
 def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
@@ -66,7 +68,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
         stop=StopRequest(),
         keeper=keeper,
         reporter=reporter,
-        clock=Clock(run.rank.device),
+        clock=Clock(run.rank.device, run.engine.sees_waits(run.rank.world_size)),
         log_every=run.config["log"]["every_steps"],
     )
 
@@ -103,8 +105,11 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
 def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     """All steps and tests, or those until a signal asks for an end."""
     launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
-    with signals_stop(job.stop, job.reporter, is_first, launched, lambda: job.plan.stopped):
-        return run.engine.train(job)
+    with signals_stop(job.stop, job.reporter, is_first, launched):
+        state = run.engine.train(job)
+    if not job.plan.stopped:
+        job.stop.put_off()
+    return state
 
 
 def _end_where_stopped(job: Job) -> None:

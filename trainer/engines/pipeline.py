@@ -11,7 +11,6 @@ from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
 from trainer.blocks import DTYPES, activation
-from trainer.clock import Clock
 from trainer.data.source import data_fields
 from trainer.ending import EndByHeaders
 from trainer.engines.base import Job, StepOptions
@@ -91,6 +90,10 @@ class Pipeline:
         """All ranks share one model."""
         return 1
 
+    def sees_waits(self, world_size: int) -> bool:
+        """No: the library waits for activations and gradients."""
+        return False
+
     def blocks(self, world_size: int) -> int:
         """As many stages a rank as the schedule needs."""
         if world_size < 2:
@@ -162,8 +165,7 @@ class Pipeline:
             rank, ranks, [labels] * (len(ranks) - 1), image_source(job), plan, job.clock, self.queue_depth
         )
         learners = [pipelined] if pipelined.has_loss else []
-        clock = Clock(rank.device, sees_waits=False)
-        measure = Measure(learners, clock, job.reporter, job.log_every, plan.done)
+        measure = Measure(learners, job.clock, job.reporter, job.log_every, plan.done)
         ending = EndByHeaders(plan, job.stop, rank.rank)
         run([Lane(pipelined, *edge) for edge in edges], plan, measure, ending, job.keeper([pipelined]))
         return pipelined.state()

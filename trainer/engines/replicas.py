@@ -83,6 +83,10 @@ class Replicas:
         """One a rank."""
         return world_size
 
+    def sees_waits(self, world_size: int) -> bool:
+        """No, where there are others: DistributedDataParallel waits for them inside the backward."""
+        return world_size == 1
+
     def check(self, rank: Rank, options: StepOptions) -> None:
         """Raise ``SettingError`` where copies would have to agree on which steps to skip."""
         if options.skip_bad_steps and rank.world_size > 1:

@@ -153,8 +153,9 @@ class Pipelined:
             self.meter.add(self._head.judge(logits, output), output["label"])
 
     def check_losses(self) -> None:
-        """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
+        """As of a block. Raises ``NonFiniteLossError``."""
         self._watch.check()
+        self._watch.check_weights(self.update.parameters.values())
 
     def unseen_losses(self) -> list[HostCopy]:
         """What must be finite for the state to be worth keeping."""

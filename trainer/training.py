@@ -76,8 +76,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
 def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
     """What rank 0 does."""
     control = run.rank.control
-    write_text(directory.config, config_text)
-    directory.write_json(directory.partition, run.partition.to_json())
+    _describe(run, directory, config_text)
     facts = run.facts(directory.path)
     listeners: list[Listener] = [console, Journal(directory.metrics), Background(run.tracker)]
     identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
@@ -94,12 +93,21 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
         _end_where_stopped(job)
         parts = control.gather(_on_cpu(state))
         assert parts is not None
+        if not directory.config.is_file():
+            _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
         save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
         summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
         board.summarise(summary)
         return float(summary["test_accuracy"] or 0.0)
     finally:
         board.close()
+
+
+def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:
+    """Write what the model can't be loaded without."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    write_text(directory.config, config_text)
+    directory.write_json(directory.partition, run.partition.to_json())
 
 
 def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:

@@ -112,7 +112,8 @@ class Pipeline:
             number = f"a multiple of {ranks}" if several else str(wanted)
             raise SettingError(
                 f"engine.schedule={self._name} gives every one of {ranks} ranks equally many stages, so "
-                f"partition.blocks={stages} must be {number}"
+                f"{stages} blocks must be {number}; set partition.blocks, and partition.points=null where a recipe has "
+                f"points"
             )
         self._check_microbatches(stages, ranks)
         rounds = [divmod(stage, ranks) for stage in range(stages)]

@@ -139,8 +139,8 @@ class Backprop(Replicas):
         """On the one rank that has the copy. Raises ``SettingError`` for more than one block."""
         if len(seconds) > 1:
             raise SettingError(
-                f"engine=backprop trains the model uncut, but partition asks for {len(seconds)} blocks; leave out "
-                f"partition.points and partition.blocks"
+                f"engine=backprop trains the model uncut, but partition asks for {len(seconds)} blocks; set "
+                f"partition.points=null and partition.blocks=null"
             )
         return [0] * len(seconds)
 

@@ -14,7 +14,12 @@ class Relay:
     do it for the schedules in a V: it fails where two neighboring stages are on one rank (torch 2.15)."""
 
     def __init__(
-        self, owners: Sequence[int], outputs: Sequence[Tensor], rank: int, device: torch.device, group: dist.ProcessGroup
+        self,
+        owners: Sequence[int],
+        outputs: Sequence[Tensor],
+        rank: int,
+        device: torch.device,
+        group: dist.ProcessGroup,
     ) -> None:
         """``owners`` has the rank of each stage, ``outputs`` a tensor like what each of them hands on; this rank has
         number ``rank`` and receives on ``device``."""

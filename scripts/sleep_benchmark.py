@@ -20,8 +20,8 @@ LEFT_OUT = 5
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Time, for each number of ranks, a block alone and ppll in turn, the median of several rounds, and then every
-    schedule at every number of micro-batches once."""
+    """Time, for each number of ranks, a block alone and ppll in turn, the median of several rounds; then every schedule
+    at every number of micro-batches once, and the best of them and ppll in turn."""
     forward, backward = options.forward_ms, options.backward_ms
     for ranks in options.ranks or [len(forward)]:
         times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
@@ -51,19 +51,38 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
         _line("the slowest block alone, a bare loop", bare, bare, None)
         _line("the slowest block alone, the trainer", alone, bare, None)
         _line("ppll", ppll, bare, None)
-        best = float("inf")
+        tried = {}
         for name, counts in _possible(ranks, options):
-            parts = PARTS if SCHEDULES[name].several else 1
-            points = f"partition.points=[{','.join(cut_points(ranks, parts))}]"
-            values = [points, f"engine.schedule={name}", f"engine.microbatches={','.join(map(str, counts))}"]
-            results = jobs.sweep(ranks, [*common, "engine=pipeline", *values], path / name)
+            results = jobs.sweep(ranks, [*common, *_scheduled(name, ranks, *counts)], path / name)
             for count, result in zip(counts, results, strict=True):
-                seconds = _seconds(result)
-                best = min(best, seconds)
+                tried[name, count] = _seconds(result)
                 bound = bubble_bound(name, ranks, count, own[0][0] / 1e3, own[1][0] / 1e3)
-                _line(f"{name}, {count} micro-batches", seconds, bare, bound)
-        if best < float("inf"):
-            print(f"  ppll is {best / ppll:.2f} times as fast as the best schedule\n", flush=True)
+                _line(f"{name}, {count} micro-batches", tried[name, count], bare, bound)
+        if not tried:
+            return
+        name, count = min(tried, key=lambda key: tried[key])
+        best = [*common, *_scheduled(name, ranks, count)]
+        ratios = []
+        for number in range(options.rounds):
+            seconds = _seconds(jobs.run(ranks, best, path / f"best{number}"))
+            together = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / f"again{number}"))
+            ratios.append(seconds / together)
+        print(
+            f"  ppll is {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times as fast as the "
+            f"best, {name} with {count} micro-batches, in {options.rounds} rounds in turn\n",
+            flush=True,
+        )
+
+
+def _scheduled(name: str, ranks: int, *microbatches: int) -> list[str]:
+    """The settings of a schedule, swept over several numbers of micro-batches where there are several."""
+    parts = PARTS if SCHEDULES[name].several else 1
+    return [
+        "engine=pipeline",
+        f"partition.points=[{','.join(cut_points(ranks, parts))}]",
+        f"engine.schedule={name}",
+        f"engine.microbatches={','.join(map(str, microbatches))}",
+    ]
 
 
 def bubble_bound(schedule: str, ranks: int, microbatches: int, forward: float, backward: float) -> float:

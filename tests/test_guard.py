@@ -13,7 +13,9 @@ from trainer.update import Update
 
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, fused=True),
+    "sgd with dampening": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, dampening=0.5),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.1, fused=True),
+    "nadam": lambda parameters: torch.optim.NAdam(parameters, 0.1),
 }
 
 
@@ -22,7 +24,7 @@ def trained(name: str, bad_steps: set[int], guarded: bool = True) -> dict[str, T
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     update = Update(dict(model.named_parameters()), OPTIMIZERS[name], Constant(), 1, 10)
-    guard = Guard(lambda: {**model.state_dict(), **update.state()})
+    guard = Guard(lambda: {**model.state_dict(), **update.state()}, update.optimizer.state.clear)
     images = torch.randn(6, 8, 4)
     good = iter(images)
     for step in range(6 + len(bad_steps)):
@@ -45,11 +47,32 @@ def test_bad_steps_leave_no_trace(name: str) -> None:
 
 def test_a_finite_loss_with_a_bad_gradient_is_bad() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    guard = Guard(lambda: {"weight": weight})
+    guard = Guard(lambda: {"weight": weight}, lambda: None)
     loss = weight.sqrt().sum()
     loss.backward()
     assert weight.grad is not None and loss.isfinite() and not weight.grad.isfinite()
     assert not guard.settle(loss, [weight.grad])
+
+
+def test_weights_that_came_from_outside_stay_after_a_bad_step() -> None:
+    state = {"next.weight": torch.zeros(1), "weight": torch.zeros(1)}
+    guard = Guard(lambda: state, lambda: None)
+    state["next.weight"].fill_(1)
+    guard.keep("next.")
+    for tensor in state.values():
+        tensor.add_(5)
+    assert not guard.settle(torch.tensor(torch.nan), [])
+    assert state == {"next.weight": torch.ones(1), "weight": torch.zeros(1)}
+
+
+def test_a_last_update_that_no_loss_has_seen(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command(
+        *TINY, "optimizer.lr=1e30", "optimizer.weight_decay=1e30", "scheduler=constant", "max_steps=1",
+        f"output_dir={tmp_path}",
+    )  # fmt: skip
+    assert outcome.status == 1
+    assert "the weights of block" in outcome.err and "are no numbers after the last step" in outcome.err
+    assert not (tmp_path / "model.safetensors").exists() and not list(tmp_path.glob("checkpoints/*/manifest.json"))
 
 
 def test_stop_names_block_step_and_rate_and_skip_goes_on(command: CommandLine, tmp_path: Path) -> None:

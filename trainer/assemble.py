@@ -14,17 +14,18 @@ from trainer.units import build_model
 
 MIX_KEYS = ("mixup", "cutmix", "label_smoothing")
 
-DATA_KEYS = (
-    "image_size",
-    "mean",
-    "std",
-    "augment",
-    "validation",
-    "rand_augment",
-    "random_erasing",
-    *MIX_KEYS,
-)
-"""Settings of the group ``dataset`` that are not the dataset class's own, unless its constructor asks for them."""
+DATA_KEYS: dict[str, Any] = {
+    "image_size": int | None,
+    "mean": list[float] | None,
+    "std": list[float] | None,
+    "augment": list[Any] | None,
+    "validation": int | None,
+    "rand_augment": int | None,
+    "random_erasing": float | None,
+    **dict.fromkeys(MIX_KEYS, float | None),
+}
+"""Settings of the group ``dataset`` that are not the dataset class's own, unless its constructor asks for them, and
+their types."""
 
 
 def load_images(dataset: Mapping[str, Any], trust: bool = True) -> Pictures:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.guard import Guard
 from trainer.hostcopy import HostCopy
-from trainer.local_losses.base import LocalClassifier, ModelOutput
+from trainer.local_losses.base import LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
@@ -33,6 +33,11 @@ class Output(Packet):
 
     incoming: Packet = field(kw_only=True)
     features: Tensor = field(kw_only=True)
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """A context for arithmetic in ``precision``, which can be entered again and again."""
+    return nullcontext() if precision is torch.float32 else torch.autocast(device.type, precision)
 
 
 class Block:
@@ -61,10 +66,7 @@ class Block:
         self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
         self.classifier = placed(classifier, device)
         self.meter = Meter(device)
-        lower = precision is not torch.float32
-        self._autocast: AbstractContextManager[object] = (
-            torch.autocast(device.type, precision) if lower else nullcontext()
-        )
+        self._autocast = autocast(device, precision)
         self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
         self._update: Update | None = None
         self._exchanges: Sequence[Exchange] = ()
@@ -77,20 +79,20 @@ class Block:
 
     def skip_bad_steps(self) -> None:
         """From now on leave out the update of a step whose loss is not finite, instead of raising."""
-        self._guard = Guard(lambda: {**self.state(), **self.update.state()})
+        self._guard = Guard(lambda: {**self.state(), **self.update.state()}, self.update.optimizer.state.clear)
         self._watch.skipping = True
 
     def compile(self) -> None:
-        """Let torch.compile make kernels for each unit and the classifier at their first call. Unit by unit, so that
-        equal units share one, and what a unit computes does not depend on which others are in its process: no kernel is
-        made for shapes in general, and none is left out because there are many."""
+        """Let torch.compile make kernels for each unit and each part of the classifier at their first call; what the
+        classifier does between its parts stays as it is. Unit by unit, so that equal units share one, and what a unit
+        computes does not depend on which others are in its process: no kernel is made for shapes in general, and none
+        is left out because there are many."""
         from torch._dynamo import config
 
         config.recompile_limit = config.accumulated_recompile_limit = COMPILED_UNITS
         config.fail_on_recompile_limit_hit = True
-        for module in self.modules():
-            if not isinstance(module, ModelOutput):
-                module.compile(dynamic=False)
+        for module in (*self.units.values(), *_parts(self.classifier)):
+            module.compile(dynamic=False)
 
     @property
     def update(self) -> Update:
@@ -147,6 +149,8 @@ class Block:
         step = output.tag.step
         for exchange in self._exchanges:
             exchange.before(step)
+        if self._guard is not None and self._exchanges:
+            self._guard.keep(f"{CLASSIFIERS}.{self.cut}.")
         with self._autocast:
             self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
             judged = self.classifier.judge(output.features, output.incoming)
@@ -177,8 +181,10 @@ class Block:
         return self._update.averaged()
 
     def check_losses(self) -> None:
-        """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
+        """At the end, look at the losses that have not been looked at, and at the weights, which no loss has seen since
+        the last update. Raises ``NonFiniteLossError``."""
         self._watch.check()
+        self._watch.check_weights(self.parameters().values())
 
     def unseen_losses(self) -> list[HostCopy]:
         """What must be finite for the state to be worth keeping."""
@@ -201,3 +207,11 @@ class Block:
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""
         seed_device(self.device, derive(self.seed, tag.kind, tag.step, *unit))
+
+
+def _parts(classifier: nn.Module) -> list[nn.Module]:
+    """The modules that a local classifier calls: its children, and those of classifiers inside it and of lists."""
+    parts = []
+    for child in classifier.children():
+        parts += _parts(child) if isinstance(child, LocalClassifier | nn.ModuleList) else [child]
+    return parts

@@ -1,4 +1,5 @@
-"""Leaving out the update of a step whose loss is not finite, decided on the device: the host never waits for it."""
+"""Leaving out the update of a step whose loss is not finite, decided on the device. The host waits for the decision
+only in the step in which the optimizer makes its state."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,10 +11,15 @@ class Guard:
     """Keeps a copy of a block's state as after its last good step, and puts it back after a bad one. That covers what
     a bad step has touched before its loss was known, such as the running averages of batch norm."""
 
-    def __init__(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        """``state`` gives weights, buffers and optimizer state by name."""
-        self._state = state
-        self._good = {name: tensor.detach().clone() for name, tensor in state().items()}
+    def __init__(self, state: Callable[[], Mapping[str, Tensor]], forget: Callable[[], None]) -> None:
+        """``state`` gives weights, buffers and optimizer state by name; ``forget`` lets the optimizer begin anew."""
+        self._state, self._forget = state, forget
+        self._good = _copies(state())
+
+    @torch.no_grad()
+    def keep(self, prefix: str) -> None:
+        """What has a name with ``prefix`` was changed from outside since the last step, and is good as it is now."""
+        self._good |= _copies({name: tensor for name, tensor in self._state().items() if name.startswith(prefix)})
 
     @torch.no_grad()
     def settle(self, loss: Tensor, gradients: list[Tensor]) -> Tensor:
@@ -22,10 +28,17 @@ class Guard:
         good = loss.detach().isfinite()
         if gradients:
             good = good & torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        new = {name: tensor for name, tensor in self._state().items() if name not in self._good}
+        if new and good.item():
+            self._good |= _copies(new)
+        elif new:
+            self._forget()
         for name, tensor in self._state().items():
-            if name not in self._good:  # the optimizer's state, made in the first step: zero is what it begins with
-                self._good[name] = torch.zeros_like(tensor)
             kept = self._good[name]
             kept.copy_(torch.where(good, tensor, kept))
             tensor.copy_(kept)
         return good
+
+
+def _copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

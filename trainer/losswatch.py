@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,11 @@ SKIPS_SAID = 10
 """So many skipped steps of a block are said one by one."""
 
 log = logging.getLogger(__name__)
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all values of ``tensors`` are finite; waits for them."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 class LossWatch:
@@ -53,6 +58,15 @@ class LossWatch:
                     f"{self._learning_rate():.4g}; a smaller optimizer.lr or a longer scheduler.warmup_epochs may help"
                 )
             self._say_skipped(step)
+
+    def check_weights(self, weights: Iterable[Tensor]) -> None:
+        """Look at the weights after the last update, and wait for them. Raises ``NonFiniteLossError``, unless bad steps
+        are skipped."""
+        if not self.skipping and not all_finite(weights):
+            raise NonFiniteLossError(
+                f"the weights of {self._whose} are no numbers after the last step, at learning rate "
+                f"{self._learning_rate():.4g}; a smaller optimizer.lr or a longer scheduler.warmup_epochs may help"
+            )
 
     def unseen(self) -> list[HostCopy]:
         """The losses that have not been looked at, any of which says that its step is not worth keeping if it is not

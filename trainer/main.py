@@ -135,7 +135,7 @@ def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirector
         return RunDirectory.create(settings.output_dir, launch.stamp())
     if settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
         raise SettingError(
-            f"output_dir={settings.output_dir} would be one directory for every job of the sweep; set "
+            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
             f"hydra.sweep.dir instead"
         )
     return RunDirectory.create(settings.output_dir or HydraConfig.get().runtime.output_dir, launch.stamp())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.blocks import DTYPES, edge_layouts
+from trainer.engines.base import StepOptions
 from trainer.network import Network
 from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
@@ -20,15 +21,18 @@ def memory_table(
     network: Network,
     partition: Partition,
     batch_size: int,
-    precision: str,
+    options: StepOptions,
     make_optimizer: MakeOptimizer,
     queue_depth: int,
 ) -> list[str]:
-    """For each rank: its weights with gradients and optimizer state; the activations that it keeps for a backward (in
-    fp32, an upper bound for bf16); the slots for packets; and what it sends for one step."""
+    """For each rank: its weights with gradients and optimizer state, and with the copies that options ask for; the
+    activations that it keeps for the backward of ``batch_size`` images (in fp32, an upper bound for bf16); the slots
+    for packets; and what it sends for one step."""
     owners = [block.rank for block in partition.blocks]
-    layouts = edge_layouts(network, partition.cut_points, batch_size, DTYPES[precision])
-    copies = 2 + _state_copies(make_optimizer)
+    layouts = edge_layouts(network, partition.cut_points, batch_size, DTYPES[options.precision])
+    copies = 2 + _state_copies(make_optimizer) + (options.update.average is not None)
+    if options.skip_bad_steps:
+        copies = 2 * copies - 1  # of all but the gradients
     kept = _kept_bytes(network, partition.cut_points, batch_size)
     rows = [["rank", "weights and optimizer", "activations", "packet slots", "sends a step"]]
     for rank in range(owners[-1] + 1):

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
+from trainer.assemble import DATA_KEYS, augmentations, data_spec, label_mixes, load_images, make_network
+from trainer.block import autocast
+from trainer.blocks import DTYPES
 from trainer.checkpoint.start import Fresh, Start
 from trainer.data.images import DataSpec, Pictures, tested_on
 from trainer.engines.base import Engine, StepOptions
@@ -22,14 +24,14 @@ from trainer.reporting.console import partition_table, summary_lines
 from trainer.reporting.journal import last_summary
 from trainer.reporting.records import Record, RunFacts, Tracker
 from trainer.rundir import RunDirectory
-from trainer.settings import build
+from trainer.settings import build, check_type
 from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
 """The resolved configuration as plain values."""
 
-PARTITION_KEYS = ("points", "blocks")
-"""Settings of the group ``partition`` that are not the strategy's own."""
+PARTITION_KEYS: dict[str, Any] = {"points": list[str] | None, "blocks": int | None}
+"""Settings of the group ``partition`` that are not the strategy's own, and their types."""
 
 
 class Run:
@@ -39,6 +41,9 @@ class Run:
         """Agree with the other ranks on data and partition, and build what they are made of; ``start`` is the state
         that the run begins with. Raises ``TrainerError`` for all that a person can mend."""
         self.start = start = start or Fresh()
+        for group, shared in (("dataset", DATA_KEYS), ("partition", PARTITION_KEYS)):
+            for key, hint in shared.items():
+                check_type(f"{group}.{key}", config[group].get(key), hint)
         update, batch_size = UpdateOptions(**config["update"]), config["batch_size"]
         self.options = StepOptions(config["precision"], config["compile"], config["on_nan"] == "skip", update)
         self.step_images = update.images_a_step(batch_size)
@@ -108,7 +113,8 @@ class Run:
             if kept is not None:
                 chosen = Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
             else:
-                chosen = strategy.choose(network, wanted, images, device)
+                with autocast(device, DTYPES[self.options.precision]):  # for times that are measured
+                    chosen = strategy.choose(network, wanted, images, device)
         ranks = self.rank.world_size // self.rank.replicas
         return Partition.of(network, chosen, lambda seconds: self.engine.place(seconds, ranks))
 
@@ -122,9 +128,14 @@ class Run:
             f"{self.engine.describe(rank, self.partition)}; {device}",
             f"{spec.train_size:,} training and {spec.test_size:,} {tested_on(self.config['dataset'])} images of "
             f"{shape}, {spec.num_classes} classes",
-            f"{len(self.partition.blocks)} blocks, {self.partition.how}",
+            self._describe_blocks(),
             *self.start.describe(),
         ]
+
+    def _describe_blocks(self) -> str:
+        if len(self.partition.blocks) > 1:
+            return f"{len(self.partition.blocks)} blocks, {self.partition.how}"
+        return "one block" if self.engine.end_to_end else "one block, so the model's own loss trains all of it"
 
     def facts(self, directory: Path) -> RunFacts:
         """What the listeners are told."""
@@ -154,8 +165,8 @@ class Run:
             lines.append("what an ordinary pipeline keeps in memory depends on its schedule and is not estimated")
         else:
             lines += memory_table(
-                self.network, self.partition, self.step_images, self.options.precision,
-                self.make_optimizer, self.engine.queue_depth,
+                self.network, self.partition, self.plan.batch_size, self.options, self.make_optimizer,
+                self.engine.queue_depth,
             )  # fmt: skip
         print("\n".join(lines))
 

@@ -143,7 +143,7 @@ def build(
     for key, value in node.items():
         if key == "_target_" or (key in leave and key not in signature.parameters):
             continue
-        _check_type(f"{group}.{key}", value, hints.get(key))
+        check_type(f"{group}.{key}", value, hints.get(key))
         arguments[key] = _built(f"{group}.{key}", value, trust)
     try:
         signature.bind(**arguments)
@@ -197,18 +197,21 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
     str: ((str,), "text"),
+    list: ((list,), "a list"),
 }
 
 
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    """Complain about a scalar where the target's annotation wants a scalar of another type."""
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise ``SettingError`` for a scalar or a list where the annotation ``hint`` wants another kind of these."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    options = typing.get_args(hint) if union else (hint,)
+    options = [typing.get_origin(option) or option for option in (typing.get_args(hint) if union else (hint,))]
     kinds = [option for option in options if option in _KINDS]
-    if not kinds or not isinstance(value, bool | int | float | str | None):
+    if not kinds or not isinstance(value, bool | int | float | str | list | None):
         return
     if value is None and type(None) in options:
         return
+    if isinstance(value, list) and not all(option in _KINDS or option is type(None) for option in options):
+        return  # for a kind of sequence that has no name here
     for kind in kinds:
         if isinstance(value, _KINDS[kind][0]) and (kind is bool) == isinstance(value, bool):
             return

@@ -2,8 +2,9 @@
 
 import os
 import signal
+import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from trainer.errors import PeerError
@@ -12,12 +13,17 @@ from trainer.reporting.reporter import Reporter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+FINISH_SECONDS = 20.0
+"""So long a run whose steps are done may go on to write its results after a signal. A launcher that sends one because
+another rank has died, for which the results would wait, kills all ranks after 30 s."""
+
 
 class StopRequest:
     """Whether the run shall end, and by which signal. Rank 0 acts on it, between two steps."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._limit: threading.Timer | None = None
 
     def ask(self, number: int) -> None:
         """Remember a signal; safe to call from any thread and from a signal handler."""
@@ -27,38 +33,50 @@ class StopRequest:
         """Another rank received a signal."""
         self.ask(record["signal"])
 
+    def put_off(self) -> None:
+        """All steps are done, so it is too late to end early: a signal that has come has to wait for the results."""
+        if self.signal is not None:
+            self._limit = threading.Timer(FINISH_SECONDS, os._exit, (128 + self.signal,))
+            self._limit.daemon = True
+            self._limit.start()
+
+    def obey(self) -> None:
+        """The results are written: let a signal that was put off do what it would have done."""
+        if self._limit is not None and self.signal is not None:
+            self._limit.cancel()
+            os.kill(os.getpid(), self.signal)
+
 
 @contextmanager
-def signals_stop(
-    request: StopRequest, reporter: Reporter, is_first: bool, launched: bool, stopped: Callable[[], bool]
-) -> Iterator[None]:
+def signals_stop(request: StopRequest, reporter: Reporter, is_first: bool, launched: bool) -> Iterator[None]:
     """While inside, the first SIGINT or SIGTERM asks rank 0 to end the run; the others tell rank 0 and train on until
-    their plan ends.
+    their plan ends. One that comes too late for that is put off.
 
     A launcher sends its ranks a signal that the terminal has sent them already, so under one (``launched``) further
     signals are ignored; without one, a second signal ends the process at once. A launcher also sends SIGTERM when
-    another rank has died: then no plan comes to its end (``stopped`` is False, or the peer is lost), and the signal
-    does what it would have done, here at the end.
+    another rank has died: then the peer is lost, and the signal does at once what it would have done.
     """
 
     def handle(number: int, frame: types.FrameType | None) -> None:
-        first, request.signal = request.signal is None, number
+        first = request.signal is None
         if not first and not launched:
             signal.default_int_handler(number, frame)
-        if first and not is_first:
+        if not first:
+            return
+        request.ask(number)
+        if not is_first:
             reporter.post(lambda: {"kind": "stop", "signal": number})
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
-    received: int | None = None
+    lost = False
     try:
         yield
-        received = None if stopped() else request.signal
     except PeerError:
-        received = request.signal
-        if received is None:
+        lost = request.signal is not None
+        if not lost:
             raise
     finally:
         for number in SIGNALS:
             signal.signal(number, before[number])
-        if received is not None:
-            os.kill(os.getpid(), received)
+        if lost and request.signal is not None:
+            os.kill(os.getpid(), request.signal)

@@ -30,18 +30,20 @@ from trainer.stop import StopRequest, signals_stop
 def train(run: Run, directory: RunDirectory, config_text: str) -> float:
     """Train, and leave everything in ``directory``, ``config_text`` as its config.yaml; the test accuracy on rank 0,
     0.0 elsewhere. Raises ``StoppedError`` where a signal ended the run early."""
-    reporter = Reporter(run.rank.control)
+    reporter, accuracy = Reporter(run.rank.control), 0.0
     job = _job(run, directory, reporter)
     if run.rank.rank == 0:
         console = Console(directory.console)
         with forwarded_warnings(console.warning):
-            return _train_and_write(run, job, directory, config_text, console)
-    with forwarded_warnings(reporter.warn):
-        state = _do_plan(run, job)
-        reporter.close()
-        _end_where_stopped(job)
-        run.rank.control.gather(_on_cpu(state))
-        return 0.0
+            accuracy = _train_and_write(run, job, directory, config_text, console)
+    else:
+        with forwarded_warnings(reporter.warn):
+            state = _do_plan(run, job)
+            reporter.close()
+            _end_where_stopped(job)
+            run.rank.control.gather(_on_cpu(state))
+    job.stop.obey()
+    return accuracy
 
 
 def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
@@ -66,7 +68,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
         stop=StopRequest(),
         keeper=keeper,
         reporter=reporter,
-        clock=Clock(run.rank.device),
+        clock=Clock(run.rank.device, run.engine.sees_waits(run.rank.world_size)),
         log_every=run.config["log"]["every_steps"],
     )
 
@@ -74,8 +76,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
 def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
     """What rank 0 does."""
     control = run.rank.control
-    write_text(directory.config, config_text)
-    directory.write_json(directory.partition, run.partition.to_json())
+    _describe(run, directory, config_text)
     facts = run.facts(directory.path)
     listeners: list[Listener] = [console, Journal(directory.metrics), Background(run.tracker)]
     identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
@@ -92,6 +93,8 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
         _end_where_stopped(job)
         parts = control.gather(_on_cpu(state))
         assert parts is not None
+        if not directory.config.is_file():
+            _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
         save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
         summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
         board.summarise(summary)
@@ -100,11 +103,21 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
         board.close()
 
 
+def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:
+    """Write what the model can't be loaded without."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    write_text(directory.config, config_text)
+    directory.write_json(directory.partition, run.partition.to_json())
+
+
 def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     """All steps and tests, or those until a signal asks for an end."""
     launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
-    with signals_stop(job.stop, job.reporter, is_first, launched, lambda: job.plan.stopped):
-        return run.engine.train(job)
+    with signals_stop(job.stop, job.reporter, is_first, launched):
+        state = run.engine.train(job)
+    if not job.plan.stopped:
+        job.stop.put_off()
+    return state
 
 
 def _end_where_stopped(job: Job) -> None:

@@ -81,7 +81,7 @@ def test_a_removed_run_directory(command: CommandLine, tmp_path: Path) -> None:
     outcome = command(*TINY, f"output_dir={run}", "epochs=30")
     thread.join()
     assert outcome.status == 0, outcome.err
-    assert (run / "model.safetensors").is_file()
+    assert all((run / name).is_file() for name in ("model.safetensors", "config.yaml", "partition.json"))
     assert (run / "checkpoints/step-00000240/manifest.json").is_file()
     assert "was removed while the run writes it" in outcome.out
 

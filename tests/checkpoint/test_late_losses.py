@@ -30,6 +30,8 @@ def test_nothing_after_a_bad_loss_is_kept(
     assert bad is not None and 1 < int(bad[1]) < 10
     kept, _ = newest(tmp_path / "checkpoints")
     assert kept is not None and 1 <= kept.manifest.step < int(bad[1])
+    weights = [kept.read(name) for name in kept.names() if name.endswith(".weight") and "optimizer." not in name]
+    assert weights and all(weight.isfinite().all() for weight in weights)
 
 
 def test_skipped_steps_are_no_reason_to_keep_nothing(

@@ -145,3 +145,22 @@ def test_what_another_version_wrote_stays(command: CommandLine, tmp_path: Path) 
     outcome = command(*TINY, f"output_dir={tmp_path}")
     assert outcome.status == 2 and f"has format {FORMAT + 1}, but this version" in outcome.err
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_the_model_of_a_run_without_checkpoints_stays(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).model.write_bytes(b"")
+    for resume in ("auto", "never"):
+        with pytest.raises(SettingError, match=f"output_dir={tmp_path} has the model of a run that has ended, but no"):
+            decide(resume, None, tmp_path, restarted=False)
+
+
+def test_two_beginnings(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="init_from=a.safetensors and resume=other both say what to begin with"):
+        decide("other", "a.safetensors", None, restarted=False)
+
+
+def test_another_run_keeps_its_tracker(tmp_path: Path) -> None:
+    (own,) = written(tmp_path / "run", 8)
+    assert decide("auto", None, tmp_path / "run", restarted=False)["own"]
+    assert decide(str(own), None, tmp_path / "run", restarted=False)["own"]
+    assert not decide(str(own), None, tmp_path / "new", restarted=False)["own"]

@@ -76,7 +76,7 @@ def error_lines(err: str) -> list[str]:
         (
             2,
             ["--multirun", "seed=1,2", "output_dir=same"],
-            "error: output_dir=same would be one directory for every job",
+            "error: output_dir=same can't be set in a sweep",
         ),
     ],
 )

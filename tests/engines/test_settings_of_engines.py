@@ -38,9 +38,9 @@ def test_one_rank_is_no_pipeline() -> None:
 @pytest.mark.parametrize(
     ("schedule", "stages", "words"),
     [
-        ("gpipe", 4, "partition.blocks=4 must be 2"),
-        ("interleaved_1f1b", 3, "partition.blocks=3 must be a multiple of 2"),
-        ("zbv_zero_bubble", 6, "partition.blocks=6 must be 4"),
+        ("gpipe", 4, "4 blocks must be 2; set partition.blocks"),
+        ("interleaved_1f1b", 3, "3 blocks must be a multiple of 2"),
+        ("zbv_zero_bubble", 6, "6 blocks must be 4"),
     ],
 )
 def test_stages_that_do_not_fit_the_ranks(schedule: str, stages: int, words: str) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 from trainer.errors import SettingError
 
 DECISIVE = (
-    "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "seed", "batch_size",
+    "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "compile", "seed",
+    "batch_size", "on_nan",
 )  # fmt: skip
 """Settings and groups that decide the result. Engine, ranks, partition, ``max_steps``, tracker and paths do not."""
 
-PATHS = ("dataset.root", "dataset.path", "dataset.download")
-"""Where data lies; the data itself is compared by its own facts."""
+HARMLESS = ("dataset.root", "dataset.path", "dataset.download", "dataset.workers")
+"""Where data lies, which is compared by its own facts, and how it is read."""
 
 _ABSENT = "nothing"
 
@@ -56,7 +57,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(f"{name}.{key}", inner)
-    elif name not in PATHS:
+    elif name not in HARMLESS:
         yield name, _plain(value)
 
 

@@ -14,6 +14,7 @@ from trainer.checkpoint.snapshot import Snapshot
 from trainer.checkpoint.state import Kept, scalars_of, tensors_of
 from trainer.files import write_whole
 from trainer.hostcopy import HostCopy
+from trainer.losswatch import all_finite
 from trainer.plan import Plan
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
@@ -67,17 +68,22 @@ class Keeper:
         self._snapshot.take({name: value for block in self._blocks for name, value in tensors_of(block).items()})
         scalars = {name: value for block in self._blocks for name, value in scalars_of(block).items()}
         losses = [loss for block in self._blocks for loss in block.unseen_losses()]
-        self._written = self._writer.submit(self._write, step, scalars, losses)
+        trained = {name for block in self._blocks for name in block.update.parameters}
+        self._written = self._writer.submit(self._write, step, scalars, losses, trained)
 
-    def _write(self, step: int, scalars: dict[str, Any], losses: Sequence[HostCopy]) -> None:
+    def _write(self, step: int, scalars: dict[str, Any], losses: Sequence[HostCopy], trained: set[str]) -> None:
         """Write this rank's part, and tell rank 0 of it or of why it is not there. Where one of the ``losses`` before
-        it was not finite there is none, and so no checkpoint of this step: the training thread, which sees them on CUDA
-        some steps later, is about to end the run."""
-        if not all(loss.wait().isfinite() for loss in losses):
+        it, or a weight under the names ``trained``, was not finite there is none, and so no checkpoint of this step:
+        the training thread, which sees losses on CUDA some steps later and weights by the next loss, is about to end
+        the run."""
+        tensors = self._snapshot.wait()
+        if not all_finite(loss.wait() for loss in losses):
+            return
+        if not all_finite(tensor for name, tensor in tensors.items() if name in trained):
             return
         file = folder_of(self._checkpoints, step) / f"rank-{self._rank}.safetensors"
         record: Record = {"kind": "checkpoint", "step": step}
-        content = save(self._snapshot.wait())
+        content = save(tensors)
         try:
             write_whole(file, content)
         except OSError as error:

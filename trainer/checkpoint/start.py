@@ -19,7 +19,8 @@ from trainer.rundir import RunDirectory
 log = logging.getLogger(__name__)
 
 Decision = dict[str, Any]
-"""What rank 0 found, as JSON for the other ranks: ``kind``, ``path`` and ``warnings``."""
+"""What rank 0 found, as JSON for the other ranks: ``kind``, ``path``, ``warnings``, and of a checkpoint whether it is
+the run's ``own``."""
 
 
 class Start(Protocol):
@@ -107,13 +108,14 @@ class GivenWeights(Fresh):
 class Resumed:
     """A checkpoint: the run goes on as if it had never stopped."""
 
-    def __init__(self, checkpoint: Checkpoint, strict: bool, warnings: Sequence[str] = ()) -> None:
-        """``strict`` refuses settings that would change the result."""
+    def __init__(self, checkpoint: Checkpoint, strict: bool, warnings: Sequence[str] = (), own: bool = True) -> None:
+        """``strict`` refuses settings that would change the result; of a checkpoint that is another run's, not the
+        run's ``own``, the tracker is not told."""
         manifest = checkpoint.manifest
         self._checkpoint, self._strict, self._warnings = checkpoint, strict, list(warnings)
         self.done = manifest.step
         self.epochs: Sequence[Record] = [dict(epoch) for epoch in manifest.epochs]
-        self.tracker = manifest.tracker
+        self.tracker = manifest.tracker if own else {}
 
     def describe(self) -> list[str]:
         """Which checkpoint."""
@@ -178,9 +180,11 @@ def decide(resume: str, init_from: str | None, output_dir: Path | None, restarte
     Raises:
         SettingError: the settings contradict what is there, or nobody can tell what is there.
     """
+    if init_from is not None and resume not in ("auto", "never"):
+        raise SettingError(f"init_from={init_from} and resume={resume} both say what to begin with; leave one out")
     own, damages = newest(output_dir / "checkpoints") if output_dir is not None else (None, [])
     if own is None:
-        _refuse_to_lose(damages)
+        _refuse_to_lose(damages, output_dir)
     elif restarted or resume == "auto":
         return _from(own, damages)
     if resume not in ("auto", "never"):
@@ -190,7 +194,7 @@ def decide(resume: str, init_from: str | None, output_dir: Path | None, restarte
                 f"resume={resume}, but output_dir={output_dir} has a checkpoint of step {own.manifest.step} of its "
                 f"own; give another output_dir, or resume=auto to go on from that one"
             )
-        return _from(given, damages_there)
+        return _from(given, damages_there, own is not None)
     if own is not None:
         raise SettingError(
             f"resume=never, but output_dir={output_dir} has a checkpoint of step {own.manifest.step}; give another "
@@ -202,15 +206,20 @@ def decide(resume: str, init_from: str | None, output_dir: Path | None, restarte
     return {"kind": "fresh", "path": None, "warnings": warnings}
 
 
-def _from(checkpoint: Checkpoint, damages: Sequence[DamagedError]) -> Decision:
+def _from(checkpoint: Checkpoint, damages: Sequence[DamagedError], own: bool = True) -> Decision:
     """Go on from a checkpoint, the newest but for those that are damaged."""
     warnings = [f"{damage}; the checkpoint before it is taken" for damage in damages]
-    return {"kind": "resume", "path": str(checkpoint.path), "warnings": warnings}
+    return {"kind": "resume", "path": str(checkpoint.path), "warnings": warnings, "own": own}
 
 
-def _refuse_to_lose(damages: Sequence[DamagedError]) -> None:
+def _refuse_to_lose(damages: Sequence[DamagedError], output_dir: Path | None) -> None:
     """Where a run directory has no whole checkpoint: raise ``SettingError`` unless nothing would be lost by beginning
     anew, because the run was ended before it had one."""
+    if output_dir is not None and not damages and RunDirectory(output_dir).model.is_file():
+        raise SettingError(
+            f"output_dir={output_dir} has the model of a run that has ended, but no checkpoint to go on from; give "
+            f"another output_dir, or remove model.safetensors to begin anew there"
+        )
     lost = [damage for damage in damages if not isinstance(damage, IncompleteError)]
     if lost:
         raise SettingError(
@@ -224,7 +233,7 @@ def start_of(decision: Decision, strict: bool) -> Start:
     warnings = decision["warnings"]
     match decision["kind"]:
         case "resume":
-            return Resumed(Checkpoint.open(Path(decision["path"])), strict, warnings)
+            return Resumed(Checkpoint.open(Path(decision["path"])), strict, warnings, decision["own"])
         case "weights":
             return GivenWeights(Path(decision["path"]), warnings)
     return Fresh(warnings)

@@ -1,6 +1,7 @@
 """A user's own images from one ``.npz`` file."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ class Npz:
                         f"dataset.path={self._path} lacks {', '.join(missing)}; it has {', '.join(file) or 'nothing'}"
                     )
                 arrays = {key: file[key] for key in KEYS}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
             raise SettingError(
                 f"dataset.path={self._path} can't be read as an .npz file of plain arrays: {error}"
             ) from error

@@ -84,6 +84,10 @@ class Engine(Protocol):
         """How many whole copies of the model there are, each shown its share of every batch."""
         ...
 
+    def sees_waits(self, world_size: int) -> bool:
+        """Whether every wait for another rank passes through the job's clock, and not inside a library."""
+        ...
+
     def blocks(self, world_size: int) -> int:
         """How many blocks a model is cut into where the user says nothing. Raises ``SettingError`` where the engine
         can't run on so many ranks."""

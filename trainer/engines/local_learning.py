@@ -34,6 +34,10 @@ class LocalLearning:
         """All ranks share one model."""
         return 1
 
+    def sees_waits(self, world_size: int) -> bool:
+        """Yes: the edges wait."""
+        return True
+
     def place(self, seconds: Sequence[float], ranks: int) -> list[int]:
         """Neighboring blocks together."""
         return place(seconds, ranks)

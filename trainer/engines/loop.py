@@ -39,7 +39,7 @@ class Trainable(Protocol):
         ...
 
     def check_losses(self) -> None:
-        """At the end, look at the losses that have not been looked at."""
+        """At the end, look at the losses that have not been looked at, and at the weights."""
         ...
 
 

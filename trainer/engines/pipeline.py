@@ -11,19 +11,19 @@ from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
 from trainer.blocks import DTYPES, activation
-from trainer.clock import Clock
 from trainer.data.source import data_fields
 from trainer.ending import EndByHeaders
 from trainer.engines.base import Job, StepOptions
 from trainer.engines.local_learning import image_source, new_block, new_update
 from trainer.engines.loop import Lane, run
-from trainer.engines.stage import Pipelined, Relay, Stage, sent_like
+from trainer.engines.stage import Pipelined, Stage, sent_like
 from trainer.errors import SettingError
 from trainer.packet import Field, Layout
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
+from trainer.transport.relay import Relay
 from trainer.update import UpdateOptions
 
 
@@ -90,6 +90,10 @@ class Pipeline:
         """All ranks share one model."""
         return 1
 
+    def sees_waits(self, world_size: int) -> bool:
+        """No: the library waits for activations and gradients."""
+        return False
+
     def blocks(self, world_size: int) -> int:
         """As many stages a rank as the schedule needs."""
         if world_size < 2:
@@ -108,7 +112,8 @@ class Pipeline:
             number = f"a multiple of {ranks}" if several else str(wanted)
             raise SettingError(
                 f"engine.schedule={self._name} gives every one of {ranks} ranks equally many stages, so "
-                f"partition.blocks={stages} must be {number}"
+                f"{stages} blocks must be {number}; set partition.blocks, and partition.points=null where a recipe has "
+                f"points"
             )
         self._check_microbatches(stages, ranks)
         rounds = [divmod(stage, ranks) for stage in range(stages)]
@@ -161,8 +166,7 @@ class Pipeline:
             rank, ranks, [labels] * (len(ranks) - 1), image_source(job), plan, job.clock, self.queue_depth
         )
         learners = [pipelined] if pipelined.has_loss else []
-        clock = Clock(rank.device, sees_waits=False)
-        measure = Measure(learners, clock, job.reporter, job.log_every, plan.done)
+        measure = Measure(learners, job.clock, job.reporter, job.log_every, plan.done)
         ending = EndByHeaders(plan, job.stop, rank.rank)
         run([Lane(pipelined, *edge) for edge in edges], plan, measure, ending, job.keeper([pipelined]))
         return pipelined.state()
@@ -180,7 +184,9 @@ class Pipeline:
             for module, index in zip(modules, own, strict=True)
         ]
         update = new_update(job, {name: value for block in blocks for name, value in block.parameters().items()})
-        relay = Relay([block.rank for block in partition.blocks], self._fields(job, plan.batch_size), rank, group)
+        owners = [block.rank for block in partition.blocks]
+        handed_on = [sent_like(field, plan.batch_size) for field in self._fields(job, plan.batch_size)]
+        relay = Relay(owners, handed_on, rank.rank, rank.device, group)
         pipelined = Pipelined(modules, blocks, count - 1, update, relay)
         given: Any = stages if self._schedule.several else stages[0]
         pipelined.run_by(self._schedule.kind(given, self._microbatches, loss_fn=pipelined.loss))

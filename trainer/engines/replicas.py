@@ -83,6 +83,10 @@ class Replicas:
         """One a rank."""
         return world_size
 
+    def sees_waits(self, world_size: int) -> bool:
+        """No, where there are others: DistributedDataParallel waits for them inside the backward."""
+        return world_size == 1
+
     def check(self, rank: Rank, options: StepOptions) -> None:
         """Raise ``SettingError`` where copies would have to agree on which steps to skip."""
         if options.skip_bad_steps and rank.world_size > 1:
@@ -135,8 +139,8 @@ class Backprop(Replicas):
         """On the one rank that has the copy. Raises ``SettingError`` for more than one block."""
         if len(seconds) > 1:
             raise SettingError(
-                f"engine=backprop trains the model uncut, but partition asks for {len(seconds)} blocks; leave out "
-                f"partition.points and partition.blocks"
+                f"engine=backprop trains the model uncut, but partition asks for {len(seconds)} blocks; set "
+                f"partition.points=null and partition.blocks=null"
             )
         return [0] * len(seconds)
 

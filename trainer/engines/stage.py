@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.block import Block, Output
@@ -14,8 +13,8 @@ from trainer.local_losses.base import Judged, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Kind, Packet, Tag
-from trainer.rank import Rank
-from trainer.transport.remote import lost_group, lost_peer
+from trainer.transport.relay import Relay
+from trainer.transport.remote import lost_group
 from trainer.update import Update
 
 
@@ -86,34 +85,6 @@ def sent_like(field: Field, images: int) -> Tensor:
     return torch.empty(shape, dtype=field.dtype, device="meta", requires_grad=True)
 
 
-class Relay:
-    """Carries test batches forward from stage to stage, whole and one after another. The library's own ``eval`` can't
-    do it for the schedules in a V: it fails where two neighboring stages are on one rank (torch 2.15)."""
-
-    def __init__(self, owners: Sequence[int], fields: Sequence[Field], rank: Rank, group: dist.ProcessGroup) -> None:
-        """``owners`` has the rank of each stage, ``fields`` what each of them hands on."""
-        self._owners, self._fields, self._rank, self._group = owners, fields, rank, group
-
-    def bring(self, stage: int, x: Tensor) -> Tensor:
-        """The input of ``stage``, which is ``x`` where it was made on this rank."""
-        sender = self._owners[stage - 1]
-        if stage == 0 or sender == self._rank.rank:
-            return x
-        field = self._fields[stage - 1]
-        x = torch.empty_like(sent_like(field, field.shape[0]), device=self._rank.device)
-        with lost_peer(sender, "a test batch"):
-            dist.recv(x, sender, self._group)
-        return x
-
-    def take(self, stage: int, x: Tensor) -> None:
-        """Send the output ``x`` of ``stage`` to the next, if that is another rank's."""
-        if stage + 1 == len(self._owners) or self._owners[stage + 1] == self._rank.rank:
-            return
-        receiver = self._owners[stage + 1]
-        with lost_peer(receiver, "room for a test batch"):
-            dist.send(x, receiver, self._group)
-
-
 class Pipelined:
     """All stages of one rank under one schedule. It learns the way a block does; the packets that pass through it carry
     labels alone, the activations are the library's business."""
@@ -182,8 +153,9 @@ class Pipelined:
             self.meter.add(self._head.judge(logits, output), output["label"])
 
     def check_losses(self) -> None:
-        """Look at the losses that have not been looked at. Raises ``NonFiniteLossError``."""
+        """As of a block. Raises ``NonFiniteLossError``."""
         self._watch.check()
+        self._watch.check_weights(self.update.parameters.values())
 
     def unseen_losses(self) -> list[HostCopy]:
         """What must be finite for the state to be worth keeping."""

@@ -91,7 +91,8 @@ def _classifier_cost(
     network: Network, cut: str, x: Tensor, packet: Packet, device: torch.device, timer: Timer
 ) -> float:
     try:
-        with device:  # on the meta device a head takes no memory, however absurdly large it would be here
+        # On the meta device a head takes no memory, however absurdly large it would be here.
+        with device if device.type == "meta" else nullcontext():
             classifier = placed(network.classifier(cut, [cut]), device)
     except SettingError:
         return math.inf

@@ -1,6 +1,7 @@
 """The partition of a run: blocks, their costs, and the rank that owns each."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,14 +52,19 @@ class Partition:
         return cls(chosen.cuts, chosen.how, blocks, chosen.costs)
 
     def to_json(self) -> dict[str, Any]:
-        """For ``partition.json`` and for other ranks."""
-        return asdict(self)
+        """For ``partition.json`` and for other ranks; the cost of a classifier that can't be is null, since JSON has no
+        infinity."""
+        value, classifier = asdict(self), self.costs.classifier
+        known = {unit: cost if math.isfinite(cost) else None for unit, cost in classifier.items()}
+        value["costs"]["classifier"] = known
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Partition":
         """What ``to_json`` gave."""
         blocks = [BlockPlan(**block) for block in value["blocks"]]
-        return cls(value["cut_points"], value["how"], blocks, Costs(**value["costs"]))
+        classifier = {unit: math.inf if cost is None else cost for unit, cost in value["costs"]["classifier"].items()}
+        return cls(value["cut_points"], value["how"], blocks, Costs(**{**value["costs"], "classifier": classifier}))
 
 
 def _refuse_cut_ties(pieces: Sequence[Units], cuts: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ class LiveView:
 
     def __init__(self, run: RunFacts, stream: TextIO) -> None:
         self._run = run
-        self._step, self._rate, self._seen = 0, 0.0, (0, time.perf_counter())
+        self._step, self._rate = 0, 0.0
+        self._seen: tuple[int, float] | None = None  # the step shown last, and when
         self._blocks: list[Record] = [{} for _ in range(len(run.exits) + 1)]
         self._tests: list[Record] = [{} for _ in range(len(run.exits) + 1)]
         self._live = Live(
@@ -28,9 +29,10 @@ class LiveView:
 
     def step(self, record: Record) -> None:
         """Show a step."""
-        before, then = self._seen
         now = time.perf_counter()
-        self._rate = (record["step"] - before) * self._run.step_images / (now - then)
+        if self._seen is not None:
+            before, then = self._seen
+            self._rate = (record["step"] - before) * self._run.step_images / (now - then)
         self._seen = (record["step"], now)
         self._step, self._blocks = record["step"], record["blocks"]
         self._live.update(self._draw())

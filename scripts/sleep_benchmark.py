@@ -33,45 +33,61 @@ def measure(options: argparse.Namespace) -> None:
 
 def _measure(forward: list[float], backward: list[float], options: argparse.Namespace) -> None:
     ranks = len(forward)
+    print(f"{ranks} ranks, forward {forward} ms, backward {backward} ms, packets of {options.packet_bytes} bytes")
     slowest = max(range(ranks), key=lambda block: forward[block] + backward[block])
     own = [forward[slowest]], [backward[slowest]]
-    print(f"{ranks} ranks, forward {forward} ms, backward {backward} ms, packets of {options.packet_bytes} bytes")
+    common = _settings(forward, backward, options)
+    ppll = [*common, "engine=ppll", f"partition.points=[{','.join(cut_points(ranks, 1))}]"]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        path = Path(folder)
-        one_block = [*_settings(*own, options), "engine=sequential", "partition.blocks=1"]
-        common = _settings(forward, backward, options)
-        points = f"partition.points=[{','.join(cut_points(ranks, 1))}]"
-        rounds = []
-        for number in range(options.rounds):
-            bare = _bare_loop(*own, options)
-            alone = _seconds(jobs.run(1, one_block, path / f"alone{number}"))
-            together = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / f"ppll{number}"))
-            rounds.append((bare, alone, together))
-        bare, alone, ppll = (statistics.median(times) for times in zip(*rounds, strict=True))
-        _line("the slowest block alone, a bare loop", bare, bare, None)
-        _line("the slowest block alone, the trainer", alone, bare, None)
-        _line("ppll", ppll, bare, None)
+        bare = _alone_and_together(*own, ppll, ranks, Path(folder), options)
         tried = {}
         for name, counts in _possible(ranks, options):
-            results = jobs.sweep(ranks, [*common, *_scheduled(name, ranks, *counts)], path / name)
+            results = jobs.sweep(ranks, [*common, *_scheduled(name, ranks, *counts)], Path(folder) / name)
             for count, result in zip(counts, results, strict=True):
                 tried[name, count] = _seconds(result)
                 bound = bubble_bound(name, ranks, count, own[0][0] / 1e3, own[1][0] / 1e3)
                 _line(f"{name}, {count} micro-batches", tried[name, count], bare, bound)
-        if not tried:
-            return
-        name, count = min(tried, key=lambda key: tried[key])
-        best = [*common, *_scheduled(name, ranks, count)]
-        ratios = []
-        for number in range(options.rounds):
-            seconds = _seconds(jobs.run(ranks, best, path / f"best{number}"))
-            together = _seconds(jobs.run(ranks, [*common, "engine=ppll", points], path / f"again{number}"))
-            ratios.append(seconds / together)
-        print(
-            f"  ppll is {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times as fast as the "
-            f"best, {name} with {count} micro-batches, in {options.rounds} rounds in turn\n",
-            flush=True,
+        if tried:
+            name, count = min(tried, key=lambda key: tried[key])
+            print(f"  the best is {name} with {count} micro-batches;", end=" ", flush=True)
+            _in_turn([*common, *_scheduled(name, ranks, count)], ppll, ranks, Path(folder), options)
+
+
+def _alone_and_together(
+    forward: list[float],
+    backward: list[float],
+    ppll: list[str],
+    ranks: int,
+    folder: Path,
+    options: argparse.Namespace,
+) -> float:
+    """Time one block in a bare loop and in the trainer, and ppll with all blocks, in turn; the seconds of a step of the
+    bare loop."""
+    one_block = [*_settings(forward, backward, options), "engine=sequential", "partition.blocks=1"]
+    rounds = [
+        (
+            _bare_loop(forward, backward, options),
+            _seconds(jobs.run(1, one_block, folder / f"alone{number}")),
+            _seconds(jobs.run(ranks, ppll, folder / f"ppll{number}")),
         )
+        for number in range(options.rounds)
+    ]
+    bare, alone, together = (statistics.median(times) for times in zip(*rounds, strict=True))
+    _line("the slowest block alone, a bare loop", bare, bare, None)
+    _line("the slowest block alone, the trainer", alone, bare, None)
+    _line("ppll", together, bare, None)
+    return bare
+
+
+def _in_turn(best: list[str], ppll: list[str], ranks: int, folder: Path, options: argparse.Namespace) -> None:
+    """Compare the best schedule with ppll in rounds."""
+    ratios = [
+        _seconds(jobs.run(ranks, best, folder / f"best{number}"))
+        / _seconds(jobs.run(ranks, ppll, folder / f"beside{number}"))
+        for number in range(options.rounds)
+    ]
+    median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"ppll is {median:.2f} ({low:.2f} to {high:.2f}) times as fast, {len(ratios)} rounds in turn\n", flush=True)
 
 
 def _scheduled(name: str, ranks: int, *microbatches: int) -> list[str]:

@@ -35,6 +35,14 @@ class Outcome:
     err: str
 
 
+def assert_one_sentence(outcome: Outcome, says: str) -> None:
+    """One line that is no traceback, and a status that is not 0."""
+    assert outcome.status == 2, outcome
+    assert outcome.err.startswith("error: "), outcome.err
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert says in outcome.err
+
+
 class CommandLine:
     """Runs commands; make one a test."""
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -28,11 +29,14 @@ def reporter() -> Reporter:
     return Reporter(Control(dist.HashStore(), 0, 1))
 
 
-def test_a_signal_that_comes_too_late_waits_for_the_results(outside: list[int], reporter: Reporter) -> None:
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_signal_that_comes_too_late_waits_for_the_results(
+    launched: bool, outside: list[int], reporter: Reporter
+) -> None:
     request = StopRequest()
-    with signals_stop(request, reporter, is_first=True, launched=False):
+    with signals_stop(request, reporter, is_first=True, launched=launched):
         os.kill(os.getpid(), signal.SIGTERM)
-    request.put_off()
+    request.put_off(launched)
     assert request.signal == signal.SIGTERM and outside == []
     request.obey()
     assert outside == [signal.SIGTERM]
@@ -42,7 +46,7 @@ def test_without_a_signal_nothing_is_put_off(outside: list[int], reporter: Repor
     request = StopRequest()
     with signals_stop(request, reporter, is_first=True, launched=False):
         pass
-    request.put_off()
+    request.put_off(launched=False)
     request.obey()
     os.kill(os.getpid(), signal.SIGTERM)
     assert request.signal is None and outside == [signal.SIGTERM]
@@ -60,3 +64,13 @@ def test_a_second_signal_ends_a_process_without_a_launcher(outside: list[int], r
     with pytest.raises(KeyboardInterrupt), signals_stop(StopRequest(), reporter, is_first=True, launched=False):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_launched_rank_does_not_wait_for_ever_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = threading.Event()
+    monkeypatch.setattr("trainer.stop.FINISH_SECONDS", 0.01)
+    monkeypatch.setattr(os, "_exit", lambda status: left.set() if status == 128 + signal.SIGTERM else None)
+    request = StopRequest()
+    request.ask(signal.SIGTERM)
+    request.put_off(launched=True)
+    assert left.wait(5)

@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import trainer
-from tests.command_line import TINY, CommandLine
-from tests.test_wrong_uses import assert_one_sentence
+from tests.command_line import TINY, CommandLine, assert_one_sentence
 from trainer.export import export
 from trainer.units import named_parameters, named_state, units_of
 

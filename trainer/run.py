@@ -97,6 +97,12 @@ class Run:
         return spec.to_json()
 
     def _choose_partition(self, strategy: Strategy, default_blocks: int) -> Partition:
+        with autocast(self.rank.device, DTYPES[self.options.precision]):  # for times that are measured
+            chosen = self._choose(strategy, default_blocks)
+        ranks = self.rank.world_size // self.rank.replicas
+        return Partition.of(self.network, chosen, lambda seconds: self.engine.place(seconds, ranks))
+
+    def _choose(self, strategy: Strategy, default_blocks: int) -> Chosen:
         points, blocks = (self.config["partition"].get(key) for key in PARTITION_KEYS)
         network, images, device = self.network, self.step_images, self.rank.device
         if points is not None:
@@ -106,17 +112,12 @@ class Run:
                     f"partition.blocks={blocks} contradicts the {len(cuts)} cut points of partition.points; "
                     f"leave one of them out"
                 )
-            chosen = Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
-        else:
-            wanted = default_blocks if blocks is None else blocks
-            kept = self.start.cut_points(self.config["partition"], wanted)
-            if kept is not None:
-                chosen = Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
-            else:
-                with autocast(device, DTYPES[self.options.precision]):  # for times that are measured
-                    chosen = strategy.choose(network, wanted, images, device)
-        ranks = self.rank.world_size // self.rank.replicas
-        return Partition.of(network, chosen, lambda seconds: self.engine.place(seconds, ranks))
+            return Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
+        wanted = default_blocks if blocks is None else blocks
+        kept = self.start.cut_points(self.config["partition"], wanted)
+        if kept is not None:
+            return Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
+        return strategy.choose(network, wanted, images, device)
 
     def describe(self) -> list[str]:
         """How the run executes, in sentences."""

@@ -14,8 +14,8 @@ from trainer.reporting.reporter import Reporter
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 FINISH_SECONDS = 20.0
-"""So long a run whose steps are done may go on to write its results after a signal. A launcher that sends one because
-another rank has died, for which the results would wait, kills all ranks after 30 s."""
+"""So long a rank whose steps are done may go on to write its results after a signal. A launcher sends one also where
+another rank has died, for which the results would wait, and kills all ranks after 30 s."""
 
 
 class StopRequest:
@@ -23,6 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._put_off = False
         self._limit: threading.Timer | None = None
 
     def ask(self, number: int) -> None:
@@ -33,17 +34,20 @@ class StopRequest:
         """Another rank received a signal."""
         self.ask(record["signal"])
 
-    def put_off(self) -> None:
-        """All steps are done, so it is too late to end early: a signal that has come has to wait for the results."""
-        if self.signal is not None:
+    def put_off(self, launched: bool) -> None:
+        """All steps are done, so it is too late to end early: a signal that has come has to wait for the results, under
+        a launcher no longer than ``FINISH_SECONDS``."""
+        self._put_off = self.signal is not None
+        if launched and self.signal is not None:
             self._limit = threading.Timer(FINISH_SECONDS, os._exit, (128 + self.signal,))
             self._limit.daemon = True
             self._limit.start()
 
     def obey(self) -> None:
         """The results are written: let a signal that was put off do what it would have done."""
-        if self._limit is not None and self.signal is not None:
+        if self._limit is not None:
             self._limit.cancel()
+        if self._put_off and self.signal is not None:
             os.kill(os.getpid(), self.signal)
 
 

@@ -116,7 +116,7 @@ def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     with signals_stop(job.stop, job.reporter, is_first, launched):
         state = run.engine.train(job)
     if not job.plan.stopped:
-        job.stop.put_off()
+        job.stop.put_off(launched)
     return state
 
 

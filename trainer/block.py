@@ -206,7 +206,8 @@ class Block:
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""
-        seed_device(self.device, derive(self.seed, tag.kind, tag.step, *unit))
+        # Two seeds that are used again, the step's by other units and the unit's in other steps.
+        seed_device(self.device, derive(self.seed, tag.kind, tag.step) ^ derive(self.seed, *unit))
 
 
 def _parts(classifier: nn.Module) -> list[nn.Module]:

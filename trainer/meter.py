@@ -27,15 +27,20 @@ class Meter:
         self.sums = torch.zeros(2, 3, dtype=torch.float64, device=device)
         """Loss, right answers and samples, of the window and of the pass before it; what a checkpoint keeps."""
         self._window, self._pass = self.sums
+        self._loss, self._right, self._seen = self._window
 
     def add(self, judged: Judged, label: Tensor, good: Tensor | None = None) -> None:
         """Count a batch: its mean loss, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``. A batch
         for which ``good``, a boolean scalar, is False does not count."""
         count = len(judged.logits)
-        loss = judged.loss.detach().double() * count
-        right = correct(judged.logits.detach(), label[:count])
-        sums = torch.stack((loss, right, torch.full_like(right, count)))
-        self._window += sums if good is None else torch.where(good, sums, 0.0)
+        loss, right = judged.loss.detach(), correct(judged.logits, label[:count])
+        if good is None:
+            self._seen += count
+        else:
+            loss, right = torch.where(good, loss, 0.0), torch.where(good, right, 0.0)
+            self._seen.add_(good, alpha=count)
+        self._loss.add_(loss, alpha=count)
+        self._right += right
 
     def take_window(self) -> Totals:
         """What was summed since the last call."""

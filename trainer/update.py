@@ -97,7 +97,8 @@ class Update:
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         if part == 0:
-            self.optimizer.zero_grad()
+            for parameter in self.parameters.values():
+                parameter.grad = None
 
     def apply(self) -> None:
         """Let the optimizer step with the gradients that have been summed since ``begin``."""

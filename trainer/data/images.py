@@ -26,8 +26,13 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Split":
-        """The same on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        """The same on a device, the images channels-last."""
+        return Split(self.images.to(device, memory_format=torch.channels_last), self.labels.to(device))
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at ``places``, ``(N,)``: whole images are copied where they lie channels-last."""
+        images = self.images.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
+        return images, self.labels.index_select(0, places)
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,7 @@ class Images:
     def held_out(self, count: int) -> "Images":
         """With ``count`` of the training images in the place of the test images, the same ones in every run."""
         train, held_out = split_off(len(self.train), count)
-        return Images(
-            Split(self.train.images[train], self.train.labels[train]),
-            Split(self.train.images[held_out], self.train.labels[held_out]),
-            self.num_classes,
-        )
+        return Images(Split(*self.train.at(train)), Split(*self.train.at(held_out)), self.num_classes)
 
     def on(self, device: torch.device, clock: Clock | None = None) -> "Images":
         """The same on a device."""
@@ -146,8 +147,7 @@ class Images:
         """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``, of each pick."""
         for pick in picks:
             split = self.split(pick.kind)
-            places = to_device(pick.places, split.labels.device)
-            yield split.images[places], split.labels[places]
+            yield split.at(to_device(pick.places, split.labels.device))
 
     def resized(self, size: int | None) -> "Images":
         """With every image ``size`` x ``size`` pixels (bilinear, antialiased); as they are where ``size`` is None."""

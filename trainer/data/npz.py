@@ -55,7 +55,7 @@ class Npz:
                 )
         train, test = (
             Split(
-                torch.from_numpy(arrays[f"x_{name}"]).permute(0, 3, 1, 2).contiguous(),
+                torch.from_numpy(arrays[f"x_{name}"]).permute(0, 3, 1, 2),
                 torch.from_numpy(arrays[f"y_{name}"].astype(np.int64)),
             )
             for name in ("train", "test")

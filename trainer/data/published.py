@@ -57,7 +57,7 @@ class Published:
     def _split(self, train: bool) -> Split:
         dataset = self._open(str(self._root), train, self._download)
         images, labels = self._read(dataset)
-        return Split(images.contiguous(), labels.long())
+        return Split(images, labels.long())
 
     def _open(self, root: str, train: bool, download: bool) -> Any:
         """torchvision's dataset of a split."""

@@ -82,28 +82,21 @@ class DirectReceive:
         self._work = None
 
 
-class StagedSend:
-    """A send slot that copies to pinned host memory; a thread starts the send from there once the copy has arrived, so
-    that the training thread goes on to the backward. The slots of an edge share the thread, which keeps their order."""
+class ThreadedSend:
+    """A send slot whose send is started by a thread: gloo writes into the socket, as much as that takes, before an
+    ``isend`` returns. The slots of an edge share the thread, which keeps their order."""
 
     def __init__(
         self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, thread: ThreadPoolExecutor
     ) -> None:
-        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
-        self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._direct = DirectSend(0, self._host.device, peer, group)
-        self._direct.buffer = self._host
+        self._direct = DirectSend(nbytes, device, peer, group)
+        self.buffer = self._direct.buffer
         self._thread = thread
         self._started: Future[None] | None = None
 
     def send(self) -> None:
-        """Queue the copy to the host and leave the rest to the thread."""
-        self._host.copy_(self.buffer, non_blocking=True)
-        self._started = self._thread.submit(self._send_when, Moment(self.buffer.device))
-
-    def _send_when(self, copied: Moment) -> None:
-        copied.wait()
-        self._direct.send()
+        """Leave the send to the thread."""
+        self._started = self._thread.submit(self._direct.send)
 
     def wait(self) -> None:
         """Wait for the send started last, if any."""
@@ -111,6 +104,26 @@ class StagedSend:
             self._started.result()
             self._started = None
             self._direct.wait()
+
+
+class StagedSend(ThreadedSend):
+    """A send slot that copies to pinned host memory; the thread starts the send from there once the copy has arrived,
+    so that the training thread goes on to the backward."""
+
+    def __init__(
+        self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, thread: ThreadPoolExecutor
+    ) -> None:
+        super().__init__(nbytes, device, peer, group, thread)
+        self._direct.buffer = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+    def send(self) -> None:
+        """Queue the copy to the host and leave the rest to the thread."""
+        self._direct.buffer.copy_(self.buffer, non_blocking=True)
+        self._started = self._thread.submit(self._send_when, Moment(self.buffer.device))
+
+    def _send_when(self, copied: Moment) -> None:
+        copied.wait()
+        self._direct.send()
 
 
 class StagedReceive:
@@ -140,10 +153,10 @@ def send_slots(
     count: int, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, staged: bool
 ) -> list[SendSlot]:
     """The slots of the send queue of one edge."""
-    if not staged:
+    if device.type == "cuda" and not staged:
         return [DirectSend(nbytes, device, peer, group) for _ in range(count)]
-    thread = ThreadPoolExecutor(1, thread_name_prefix="staged-send")
-    return [StagedSend(nbytes, device, peer, group, thread) for _ in range(count)]
+    thread, slot = ThreadPoolExecutor(1, thread_name_prefix="send"), StagedSend if staged else ThreadedSend
+    return [slot(nbytes, device, peer, group, thread) for _ in range(count)]
 
 
 def receive_slots(

@@ -130,6 +130,20 @@ def test_other_cuts_keep_the_weights_and_start_missing_classifiers_fresh(
         }
 
 
+def test_an_optimizer_lays_out_what_it_keeps_for_a_fresh_classifier(command: CommandLine, tmp_path: Path) -> None:
+    nadam = ("optimizer=adamw", "optimizer._target_=torch.optim.NAdam", "~optimizer.fused")
+    assert command(*TINY, *nadam, f"output_dir={tmp_path}", "max_steps=12").status == 0
+    outcome = command(*TINY, *nadam, f"output_dir={tmp_path}", "partition.points=[stem,layer1.0]", "max_steps=13")
+    assert outcome.status == 0, outcome.err
+    (file,) = (tmp_path / "checkpoints" / "step-00000013").glob("*.safetensors")
+    kept = load_file(file)
+    steps = {name: float(value) for name, value in kept.items() if name.endswith(".step")}
+    assert {value for name, value in steps.items() if "classifiers.layer1.0" in name} == {1.0}
+    assert {value for name, value in steps.items() if "classifiers.layer1.0" not in name} == {13.0}
+    products = {name: float(value) for name, value in kept.items() if "layer1.0" in name and "mu_product" in name}
+    assert len(set(products.values())) == 2 and 0.0 not in products.values()
+
+
 def test_goes_on_from_a_path_in_a_new_directory(command: CommandLine, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     assert command(*TINY, f"output_dir={old}").status == 0

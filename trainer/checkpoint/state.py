@@ -137,19 +137,16 @@ def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fre
     ``fresh``.
     """
     state = block.update.optimizer.state_dict()
-    pattern: tuple[dict[str, Any], nn.Parameter] | None = None
+    pattern: dict[str, Any] = {}
     without: list[tuple[int, nn.Parameter]] = []
     for index, (name, parameter) in enumerate(block.update.parameters.items()):
         keys = [] if fresh and name.startswith(f"{CLASSIFIERS}.") else names.get(name, [])
         if keys:
             state["state"][index] = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in keys}
-            pattern = (state["state"][index], parameter)
+            pattern = state["state"][index]
         elif index not in state["state"]:
             without.append((index, parameter))
-    if pattern is not None:
-        # An optimizer that steps all parameters in one go wants state for all or none. Zero is what SGD and Adam
-        # begin with, and a moving average begins with the weights.
-        state["state"] |= {index: _zeros(*pattern, parameter) for index, parameter in without}
+    state["state"] |= {index: _beginning(pattern, parameter) for index, parameter in without}
     block.update.optimizer.load_state_dict(state)
     own = block.update.parameters
     block.update.restore({name: store.read(GRADIENT + name) for name in own if GRADIENT + name in store})
@@ -179,15 +176,10 @@ def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:
     return value
 
 
-def _zeros(state: Mapping[str, Any], of: nn.Parameter, parameter: nn.Parameter) -> dict[str, Any]:
-    zeros = {}
-    for key, value in state.items():
-        if key == AVERAGE:
-            zeros[key] = parameter.detach().clone()
-        elif not isinstance(value, Tensor):
-            zeros[key] = value
-        elif value.shape == of.shape:
-            zeros[key] = torch.zeros_like(parameter, dtype=value.dtype)
-        else:
-            zeros[key] = torch.zeros_like(value)
-    return zeros
+def _beginning(pattern: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+    """What an optimizer that keeps state like ``pattern`` has for a ``parameter`` that it has never stepped: nothing,
+    which it lays out in the parameter's first step. Only a fused SGD wants momentum for all parameters or none: zero,
+    which is what its momentum begins with."""
+    if pattern.keys() - {AVERAGE} == {"momentum_buffer"}:
+        return {"momentum_buffer": torch.zeros_like(parameter)}
+    return {}

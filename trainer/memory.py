@@ -14,6 +14,7 @@ from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
 from trainer.reporting.tables import mebibytes, table
 from trainer.transport.connect import RECEIVE_SLOTS
+from trainer.units import named_parameters
 from trainer.update import MakeOptimizer
 
 
@@ -34,17 +35,19 @@ def memory_table(
     if options.skip_bad_steps:
         copies = 2 * copies - 1  # of all but the gradients
     kept = _kept_bytes(network, partition.cut_points, batch_size)
+    frozen = _frozen(network, partition.cut_points)
     rows = [["rank", "weights and optimizer", "activations", "packet slots", "sends a step"]]
     for rank in range(owners[-1] + 1):
         own = [block for block, owner in enumerate(owners) if owner == rank]
-        parameters = sum(
+        constant = sum(frozen[block] for block in own)
+        trained = -constant + sum(
             partition.blocks[block].parameters + partition.blocks[block].classifier_parameters for block in own
         )
         leaving = layouts[own[-1]].nbytes if own[-1] < len(layouts) else 0
         coming = layouts[own[0] - 1].nbytes if own[0] > 0 else 0
         # The blocks of a rank work one after the other, so only the largest one's activations count.
         sizes = (
-            4 * copies * parameters,
+            4 * (copies * trained + constant),
             max(kept[block] for block in own),
             queue_depth * leaving + RECEIVE_SLOTS * coming,
             leaving,
@@ -61,6 +64,17 @@ def _state_copies(make_optimizer: MakeOptimizer) -> float:
     optimizer.step()
     state = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
     return sum(tensor.numel() for tensor in state if tensor.dim()) / parameter.numel()
+
+
+def _frozen(network: Network, cuts: Sequence[str]) -> list[int]:
+    """How many parameters of each block are not trained, such as copies of the next block's first unit: they have no
+    gradients and no optimizer state."""
+    frozen = []
+    for units in network.split(cuts):
+        modules = {**units, "classifier": network.classifier(list(units)[-1], cuts)}
+        parameters = named_parameters(modules).values()
+        frozen.append(sum(parameter.numel() for parameter in parameters if not parameter.requires_grad))
+    return frozen
 
 
 def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[int]:

@@ -15,9 +15,15 @@ from safetensors.torch import load_file, save_file
 import trainer
 from tests.conftest import Compose
 from tests.test_properties import mutated
+from trainer.assemble import make_network
+from trainer.block import autocast
+from trainer.blocks import make_block
+from trainer.data.images import DataSpec
 from trainer.errors import SettingError
 from trainer.evaluate import evaluate
+from trainer.finished import EarlyExitNetwork
 from trainer.main import Launch, Rank
+from trainer.packet import Kind, Packet, Tag
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.training import train
@@ -47,6 +53,25 @@ def test_evaluation_equals_the_runs_own(finished: Path) -> None:
     summary = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert evaluate(str(finished)) == summary["exit_accuracies"]
     assert evaluate(str(finished), batch_size=7) == summary["exit_accuracies"]
+
+
+def test_exits_in_bf16_are_those_of_the_blocks(configured: Compose, spec: DataSpec) -> None:
+    """What a ViT keeps in fp32 from unit to unit is rounded where a packet carries it."""
+    network = make_network(configured("model=vit_tiny", "model.depth=3", "model.patch=4"), spec)
+    cuts, cpu, images = network.names[1:3], torch.device("cpu"), torch.randn(4, *spec.image_shape)
+    x, expected = images, []
+    with torch.no_grad():
+        for index in range(3):
+            block = make_block(network, cuts, index, 4, cpu, torch.bfloat16)
+            block.eval()
+            output = block.forward(Packet(Tag(Kind.TEST, 1, 4), {"x": x, "label": torch.arange(4)}))
+            with autocast(cpu, torch.bfloat16):
+                expected.append(block.classifier.judge(output.features, output.incoming).logits)
+            x = output["x"]
+        whole = EarlyExitNetwork(network, cuts, with_exits=True).eval()
+        with autocast(cpu, torch.bfloat16):
+            found, last = whole.exits(images), whole(images)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)) and torch.equal(last, expected[-1])
 
 
 def test_a_loaded_network_predicts_at_every_exit(finished: Path) -> None:

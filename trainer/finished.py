@@ -54,13 +54,20 @@ class EarlyExitNetwork(nn.Module):
             x = unit(x)
             if name in heads:
                 logits.append(heads[name](x))
+            x = self._handed_on(name, x)
         return [*logits, x]
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalized images ``(N, C, H, W)`` to logits ``(N, classes)``."""
-        for unit in self._units:
-            x = unit(x)
+        for name, unit in zip(self._names, self._units, strict=True):
+            x = self._handed_on(name, unit(x))
         return x
+
+    def _handed_on(self, name: str, features: Tensor) -> Tensor:
+        """What the next unit gets: under autocast a block's features in autocast's dtype, as in training."""
+        kind = features.device.type
+        cast = name in self.cut_points and torch.is_autocast_enabled(kind)
+        return features.to(torch.get_autocast_dtype(kind)) if cast else features
 
     def modules_by_name(self) -> Units:
         """Units and local classifiers under their names in ``model.safetensors``."""

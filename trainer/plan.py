@@ -58,8 +58,8 @@ class Plan:
         out evenly."""
         if batch_size % share.replicas:
             raise SettingError(
-                f"batch_size={batch_size} can't be shared out evenly among {share.replicas} ranks; it must be a "
-                f"multiple of {share.replicas}"
+                f"the {batch_size} images of a step (batch_size / update.accumulate) can't be shared out evenly among "
+                f"{share.replicas} ranks; they must be a multiple of {share.replicas}"
             )
         self.share = share
         self.whole_batch_size = batch_size

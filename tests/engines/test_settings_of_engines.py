@@ -26,7 +26,7 @@ def test_unknown_schedule() -> None:
 
 
 def test_uneven_microbatches() -> None:
-    with pytest.raises(SettingError, match="engine.microbatches=5 must divide batch_size=32"):
+    with pytest.raises(SettingError, match="engine.microbatches=5 must divide the 32 images of a step"):
         pipeline("gpipe", microbatches=5)
 
 
@@ -64,7 +64,7 @@ def test_backprop_is_not_cut() -> None:
 
 
 def test_a_batch_is_shared_out_evenly_or_not_at_all() -> None:
-    with pytest.raises(SettingError, match="batch_size=10 can't be shared out evenly among 4 ranks"):
+    with pytest.raises(SettingError, match="the 10 images of a step .* can't be shared out evenly among 4 ranks"):
         Plan(40, 10, 10, 1, share=Share(0, 4))
 
 

@@ -80,8 +80,8 @@ class Pipeline:
             raise SettingError(f"engine.schedule={schedule} is unknown; it is one of {', '.join(SCHEDULES)}")
         if microbatches < 1 or batch_size % microbatches:
             raise SettingError(
-                f"engine.microbatches={microbatches} must divide batch_size={batch_size}: every micro-batch has the "
-                f"same size"
+                f"engine.microbatches={microbatches} must divide the {batch_size} images of a step (batch_size / "
+                f"update.accumulate): every micro-batch has the same size"
             )
         self._name, self._schedule = schedule, SCHEDULES[schedule]
         self._microbatches, self._batch_size = microbatches, batch_size

@@ -61,8 +61,8 @@ class Run:
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
-        if self.images is None and rank.first == rank.rank:
-            self.images = load_images(config["dataset"])  # not before rank 0 has it, in case it is downloaded
+        if rank.replicas > 1:
+            self._load_for_replicas()
         start.check(config, self.spec.to_json())
         self.network = make_network(config, self.spec)
         if self.engine.end_to_end:
@@ -85,6 +85,15 @@ class Run:
         """The optimizer of the settings, for parameters or groups of them."""
         optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
         return optimizer
+
+    def _load_for_replicas(self) -> None:
+        """Give every replica the images that rank 0 has. On another machine one rank begins, in case they are
+        downloaded there."""
+        if self.images is None and self.rank.launch.local_rank == 0:
+            self.images = load_images(self.config["dataset"])
+        self.rank.control.share("images", True)
+        if self.images is None and self.rank.first == self.rank.rank:
+            self.images = load_images(self.config["dataset"])
 
     def _describe_data(self) -> dict[str, Any]:
         assert self.images is not None

@@ -21,7 +21,6 @@ times a run from the command to its first step, next to a program that only impo
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -34,8 +33,6 @@ import start_benchmark
 from trainer.engines.pipeline import SCHEDULES
 
 MODELS = ("resnet32", "vit_tiny")
-EXTRA = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
-"""Settings without which a model would not be trained so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +77,7 @@ def _speedup(model: str, ranks: int, options: argparse.Namespace) -> None:
     common = [
         *jobs.FIXED,
         f"model={model}",
-        *EXTRA.get(model, ()),
+        *jobs.OPTIMIZERS.get(model, ()),
         f"batch_size={options.batch_size}",
         f"dataset.train_size={options.batch_size * options.steps}",
         f"dataset.test_size={options.batch_size}",
@@ -97,9 +94,9 @@ def _speedup(model: str, ranks: int, options: argparse.Namespace) -> None:
             busy = " ".join(f"{100 * share:.0f}" for share in result.busy_shares)
             print(f"  round {number + 1} {engine:<10} {found[-1]:8.1f} images/s   busy % {busy}", flush=True)
     for engine, found in rates.items():
-        print(f"  {engine:<10} {spread(found, '.1f')} images/s")
+        print(f"  {engine:<10} {jobs.spread(found, '.1f')} images/s")
     ratios = [fast / slow for fast, slow in zip(rates["ppll"], rates["sequential"], strict=True)]
-    print(f"  ppll is {spread(ratios, '.2f')} times as fast as sequential\n", flush=True)
+    print(f"  ppll is {jobs.spread(ratios, '.2f')} times as fast as sequential\n", flush=True)
 
 
 def _numbers(text: str) -> list[float]:
@@ -112,12 +109,6 @@ def _run(ranks: int, overrides: Sequence[str]) -> jobs.Result:
         return jobs.run(ranks, overrides, directory, pinned=True)
     finally:
         shutil.rmtree(directory)
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Median and range, ``1.72 (1.69 to 1.75)``."""
-    low, middle, high = (format(f(values), form) for f in (min, statistics.median, max))
-    return f"{middle} ({low} to {high})"
 
 
 if __name__ == "__main__":

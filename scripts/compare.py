@@ -15,18 +15,15 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import comparison_report
 import jobs
+import schedules
 
-from trainer.engines.pipeline import SCHEDULES, Pipeline
-from trainer.errors import SettingError
-
-EXTRA = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
-"""Settings without which a model would not be trained so."""
+from trainer.engines.pipeline import SCHEDULES
 
 ROUND_ENGINES = ("ppll", "sequential", "backprop", "ddp", "ddp_local")
 """What is timed in every round, beside the best pipeline; ``backprop`` is one process, ``ddp`` the same on all."""
@@ -53,7 +50,7 @@ class Case:
     def settings(self, ranks: int) -> list[str]:
         """Its own settings."""
         engine = "backprop" if self.engine == "ddp" else self.engine
-        chosen = [f"model={self.model}", *EXTRA.get(self.model, ()), f"engine={engine}"]
+        chosen = [f"model={self.model}", *jobs.OPTIMIZERS.get(self.model, ()), f"engine={engine}"]
         if self.engine in ("ppll", "sequential", "ddp_local"):
             chosen.append(f"partition.blocks={ranks}")
         if self.schedule:
@@ -71,7 +68,7 @@ class Runner:
     def result(self, case: Case, number: int) -> jobs.Result:
         """The result of round ``number`` of a case. Raises ``JobError``."""
         options = self._options
-        folder = options.work / case.model / f"{case.name}-{case.ranks(options.ranks)}" / str(number)
+        folder = self.folder(case, number)
         settings = [*jobs.FIXED, *case.settings(options.ranks), *self._common()]
         done = folder / "settings.json"
         self._number += 1
@@ -88,10 +85,10 @@ class Runner:
         print(f" {result.images_per_second:.1f} images/s, about {self._minutes_left():.0f} min left", flush=True)
         return result
 
-    def folder(self, case: Case) -> Path:
-        """Where the first round's files of a case are."""
-        ranks = case.ranks(self._options.ranks)
-        return Path(self._options.work) / case.model / f"{case.name}-{ranks}" / "0"
+    def folder(self, case: Case, number: int) -> Path:
+        """Where the files of round ``number`` of a case are."""
+        options = self._options
+        return Path(options.work) / case.model / f"{case.name}-{case.ranks(options.ranks)}" / str(number)
 
     def _minutes_left(self) -> float:
         return (time.monotonic() - self._begin) / self._run * (self._total - self._number) / 60
@@ -124,7 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="further settings for all")
     options = parser.parse_args(arguments)
     options.work = options.work.resolve()
-    trials = {model: list(_trials(model, options)) for model in options.models}
+    names = list(schedules.possible(options.schedules, options.microbatches, options.batch_size, options.ranks))
+    trials = {
+        model: [Case(model, "pipeline", name, count) for name, counts in names for count in counts]
+        for model in options.models
+    }
     total = sum(len(cases) + (len(ROUND_ENGINES) + 1) * options.rounds for cases in trials.values())
     runner = Runner(options, total)
     try:
@@ -135,19 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparison_report.write(options.report, found, options)
     print(f"written: {options.report}")
     return 0
-
-
-def _trials(model: str, options: argparse.Namespace) -> Iterator[Case]:
-    """Every schedule with every number of micro-batches that it can do."""
-    for schedule in options.schedules:
-        for count in options.microbatches:
-            try:
-                engine = Pipeline(schedule, count, options.batch_size)
-                engine.place([1.0] * engine.blocks(options.ranks), options.ranks)
-            except SettingError as error:
-                print(f"left out: {error}")
-            else:
-                yield Case(model, "pipeline", schedule, count)
 
 
 def _compared(
@@ -161,7 +149,7 @@ def _compared(
     for number in range(1, options.rounds + 1):
         for case in finalists:
             results[case.engine].append(runner.result(case, number))
-    folders = {case.engine: runner.folder(case).with_name("1") for case in finalists}
+    folders = {case.engine: runner.folder(case, 1) for case in finalists}
     return comparison_report.Comparison(model, tried, best[0], best[1], results, folders)
 
 

@@ -91,10 +91,10 @@ def _table(found: Comparison, options: argparse.Namespace) -> list[str]:
         last = results[0].of_kind("epoch")[-1]
         cells = [
             TITLES[engine] + (f" ({found.schedule}, {found.microbatches})" if engine == "pipeline" else ""),
-            _spread(found.rates(engine), ".0f"),
-            _spread(found.ratios(engine, "sequential"), ".2f"),
+            jobs.spread(found.rates(engine), ".0f"),
+            jobs.spread(found.ratios(engine, "sequential"), ".2f"),
             paper[0],
-            _spread(found.ratios(engine, "pipeline"), ".2f"),
+            jobs.spread(found.ratios(engine, "pipeline"), ".2f"),
             paper[1],
             f"{100 * _efficiency(found, engine, ranks):.0f} %",
             f"{100 * _theory(found, engine, ranks):.0f} %",
@@ -177,8 +177,3 @@ def _plot(found: Comparison, report: Path) -> Path:
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    low, middle, high = (format(f(values), form) for f in (min, statistics.median, max))
-    return f"{middle} ({low} to {high})"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ sys.path.insert(0, str(ROOT))  # so that the scripts find the trainer of this ch
 
 FIXED = ("dataset=synthetic", "tracker=none", "threads=1")
 """Every timed job: no download, no tracker, one thread a process."""
+
+OPTIMIZERS = {"vit_tiny": ("optimizer=adamw",), "vit_small": ("optimizer=adamw",)}
+"""For the models that the default optimizer does not train well."""
 
 
 class JobError(Exception):
@@ -81,6 +85,12 @@ def sweep(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = 
     _launch(ranks, ["--multirun", *overrides, f"hydra.sweep.dir={directory}"], directory, pinned)
     jobs = [path for path in directory.iterdir() if path.name.isdecimal()]
     return [Result.read(path) for path in sorted(jobs, key=lambda path: int(path.name))]
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Median and range, ``1.72 (1.69 to 1.75)``; a single value alone."""
+    low, middle, high = (format(f(values), form) for f in (min, statistics.median, max))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
 def _launch(ranks: int, arguments: Sequence[str], directory: Path, pinned: bool) -> None:

@@ -4,15 +4,14 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jobs
+import schedules
 import torch
 from sleeping import PARTS, cut_points, sleeping
 
-from trainer.engines.pipeline import SCHEDULES, Pipeline
-from trainer.errors import SettingError
+from trainer.engines.pipeline import SCHEDULES
 
 BATCH = 64
 LEFT_OUT = 5
@@ -41,7 +40,7 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         bare = _alone_and_together(*own, ppll, ranks, Path(folder), options)
         tried = {}
-        for name, counts in _possible(ranks, options):
+        for name, counts in schedules.possible(options.schedules, options.microbatches, BATCH, ranks):
             results = jobs.sweep(ranks, [*common, *_scheduled(name, ranks, *counts)], Path(folder) / name)
             for count, result in zip(counts, results, strict=True):
                 tried[name, count] = _seconds(result)
@@ -86,8 +85,7 @@ def _in_turn(best: list[str], ppll: list[str], ranks: int, folder: Path, options
         / _seconds(jobs.run(ranks, ppll, folder / f"beside{number}"))
         for number in range(options.rounds)
     ]
-    median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"ppll is {median:.2f} ({low:.2f} to {high:.2f}) times as fast, {len(ratios)} rounds in turn\n", flush=True)
+    print(f"ppll is {jobs.spread(ratios, '.2f')} times as fast, {len(ratios)} rounds in turn\n", flush=True)
 
 
 def _scheduled(name: str, ranks: int, *microbatches: int) -> list[str]:
@@ -116,22 +114,6 @@ def bubble_bound(schedule: str, ranks: int, microbatches: int, forward: float, b
         "dual_pipe_v": (forward + 2 * backward - 3 * weights) / PARTS,
     }
     return forward + backward + (ranks - 1) * idle[schedule] / microbatches
-
-
-def _possible(ranks: int, options: argparse.Namespace) -> Iterator[tuple[str, list[int]]]:
-    """The schedules with those numbers of micro-batches that they can do on so many ranks."""
-    for name in options.schedules:
-        counts = []
-        for count in options.microbatches:
-            try:
-                engine = Pipeline(name, count, BATCH)
-                engine.place([1.0] * engine.blocks(ranks), ranks)
-            except SettingError as error:
-                print(f"  not measured: {error}")
-            else:
-                counts.append(count)
-        if counts:
-            yield name, counts
 
 
 def _settings(forward: list[float], backward: list[float], options: argparse.Namespace) -> list[str]:

@@ -1,0 +1,25 @@
+"""Which schedules of ``engine=pipeline`` can be measured."""
+
+from collections.abc import Iterator, Sequence
+
+from trainer.engines.pipeline import Pipeline
+from trainer.errors import SettingError
+
+
+def possible(
+    names: Sequence[str], microbatches: Sequence[int], batch_size: int, ranks: int
+) -> Iterator[tuple[str, list[int]]]:
+    """The schedules of engine=pipeline with those numbers of micro-batches that they can do on so many ranks; prints
+    what is left out."""
+    for name in names:
+        counts = []
+        for count in microbatches:
+            try:
+                engine = Pipeline(name, count, batch_size)
+                engine.place([1.0] * engine.blocks(ranks), ranks)
+            except SettingError as error:
+                print(f"not measured: {error}")
+            else:
+                counts.append(count)
+        if counts:
+            yield name, counts

@@ -28,7 +28,7 @@ def test_files_hold_the_model(exit_after: str | None, folder: Path, command: Com
     assert torch.allclose(torch.export.load(program).module()(images), expected, atol=1e-5)
     names = set(load_file(weights))
     if exit_after is None:
-        assert "head.1.weight" in names or any(name.startswith("head") for name in names)
+        assert any(name.startswith("head") for name in names)
         assert not any(name.startswith("local_classifiers") for name in names)
     else:
         assert {name.split(".")[0] for name in names} == {"stem", "local_classifiers"}

@@ -2,8 +2,8 @@
 
 A slot owns its buffer and the work under way on it, together: a work that is dropped cancels a gloo transfer, and a
 buffer that is written before its send has completed changes what arrives. ``Direct`` slots hand the buffer itself to
-the process group (gloo on the CPU, NCCL on GPUs); ``Staged`` slots go through pinned host memory, for ranks that share
-a GPU, which NCCL refuses.
+the process group, NCCL's at once and gloo's, for a send, from a thread (``ThreadedSend``); ``Staged`` slots go through
+pinned host memory, for ranks that share a GPU, which NCCL refuses.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor

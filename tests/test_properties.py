@@ -1,10 +1,7 @@
-"""What holds for every input: cuts are minimal, packets do not overlap, and damaged files never surprise."""
+"""What holds for every input: packets do not overlap, and damaged files never surprise."""
 
-import itertools
-import math
 from pathlib import Path
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,41 +11,7 @@ from trainer.checkpoint.manifest import CheckpointError, Manifest, Part
 from trainer.checkpoint.reader import Checkpoint, Weights
 from trainer.errors import SettingError
 from trainer.packet import ALIGNMENT, Field, Layout
-from trainer.partition.cuts import balance
 from trainer.settings import Settings, check
-
-COSTS = st.lists(st.integers(0, 20), min_size=1, max_size=8)
-
-
-@given(COSTS, st.data())
-def test_cuts_are_the_exact_minimum(costs: list[int], data: st.DataObject) -> None:
-    parts = data.draw(st.integers(1, len(costs)))
-
-    def costliest(ends: tuple[int, ...]) -> int:
-        bounds = (0, *ends, len(costs))
-        return max(sum(costs[a:b]) for a, b in itertools.pairwise(bounds))
-
-    found = tuple(balance(len(costs), parts, lambda start, stop: sum(costs[start:stop])))
-    every = itertools.combinations(range(1, len(costs)), parts - 1)
-    assert len(found) == parts - 1
-    assert costliest(found) == min(costliest(ends) for ends in every)
-
-
-@given(COSTS, st.data())
-def test_forbidden_cuts_are_never_made(costs: list[int], data: st.DataObject) -> None:
-    parts = data.draw(st.integers(1, len(costs)))
-    forbidden = data.draw(st.sets(st.integers(1, max(1, len(costs) - 1))))
-
-    def cost(start: int, stop: int) -> float:
-        return math.inf if stop in forbidden and stop != len(costs) else sum(costs[start:stop])
-
-    allowed = set(range(1, len(costs))) - forbidden
-    if len(allowed) < parts - 1:
-        with pytest.raises(ValueError, match="no cut is allowed everywhere"):
-            balance(len(costs), parts, cost)
-    else:
-        assert set(balance(len(costs), parts, cost)) <= allowed
-
 
 FIELDS = st.lists(
     st.tuples(

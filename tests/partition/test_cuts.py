@@ -1,6 +1,7 @@
 """The cut is the best of all cuts, by trying all of them."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -28,13 +29,20 @@ def test_no_cut_is_better(costs: list[int], data: st.DataObject) -> None:
     assert (max(sums), sum(s * s for s in sums)) == best_by_hand(costs, parts)
 
 
-def test_forbidden_cuts_are_not_made() -> None:
-    def cost(start: int, stop: int) -> float:
-        return float("inf") if stop == 2 else stop - start
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.data())
+def test_forbidden_cuts_are_never_made(costs: list[int], data: st.DataObject) -> None:
+    parts = data.draw(st.integers(1, len(costs)))
+    forbidden = data.draw(st.sets(st.integers(1, max(1, len(costs) - 1))))
 
-    assert balance(4, 2, cost) in ([1], [3])
-    with pytest.raises(ValueError, match="no cut is allowed"):
-        balance(2, 1, cost)
+    def cost(start: int, stop: int) -> float:
+        return math.inf if stop in forbidden and stop != len(costs) else sum(costs[start:stop])
+
+    allowed = set(range(1, len(costs))) - forbidden
+    if len(allowed) < parts - 1:
+        with pytest.raises(ValueError, match="no cut is allowed everywhere"):
+            balance(len(costs), parts, cost)
+    else:
+        assert set(balance(len(costs), parts, cost)) <= allowed
 
 
 @pytest.mark.parametrize("parts", [0, 4])

@@ -137,6 +137,7 @@ def measured(network: Network, batch_size: int, device: torch.device, repeats: i
             if optimizer is not None:
                 optimizer.step()
                 optimizer.zero_grad()
+            torch.clear_autocast_cache()  # every step casts its weights
             seconds.append(_now(device) - begin)
         return statistics.median(seconds[1:])
 

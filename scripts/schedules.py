@@ -18,7 +18,7 @@ def possible(
                 engine = Pipeline(name, count, batch_size)
                 engine.place([1.0] * engine.blocks(ranks), ranks)
             except SettingError as error:
-                print(f"not measured: {error}")
+                print(f"  not measured: {error}")
             else:
                 counts.append(count)
         if counts:

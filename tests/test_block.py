@@ -119,6 +119,15 @@ def test_dropout_depends_on_step_and_unit_not_on_what_ran_before() -> None:
     assert 0.1 < (first != 0).float().mean() < 0.4  # two dropouts with different masks
 
 
+def test_dropout_differs_between_steps_and_parts_of_a_batch() -> None:
+    """Also in a unit whose name is a number, as those of a plain ``nn.Sequential`` are."""
+    units = {"0": nn.Dropout(0.5)}
+    block = Block(0, "0", units, HeadClassifier(nn.Identity()), Field("x", (1, 64), FP32), CPU, seed=3)
+    pairs = [(step, part) for step in range(1, 5) for part in range(1, 5)]
+    masks = {tuple(block.run(torch.ones(1, 64), Tag(Kind.TRAIN, step, 1), part)[0].tolist()) for step, part in pairs}
+    assert len(masks) == len(pairs)
+
+
 def test_what_crosses_a_cut_is_declared(network: Network) -> None:
     layouts = edge_layouts(network, ["stem", "layer2.0"], 4, torch.bfloat16)
     assert [[field.name for field in layout.fields] for layout in layouts] == [["header", "x", "label"]] * 2

@@ -206,8 +206,9 @@ class Block:
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs."""
-        # Two seeds that are used again, the step's by other units and the unit's in other steps.
-        seed_device(self.device, derive(self.seed, tag.kind, tag.step) ^ derive(self.seed, *unit))
+        # Both halves are used again: the step's by other units, the unit's in other steps.
+        seed = derive(self.seed, "step", tag.kind, tag.step) ^ derive(self.seed, "unit", *unit)
+        seed_device(self.device, seed)
 
 
 def _parts(classifier: nn.Module) -> list[nn.Module]:

@@ -52,6 +52,7 @@ class Launch:
             )
 
         def number(name: str, default: str) -> int:
+            """A variable of the launcher's that holds a whole number."""
             value = environment.get(name, default)
             if not value.isdecimal():
                 raise SettingError(

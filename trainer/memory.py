@@ -39,15 +39,15 @@ def memory_table(
     rows = [["rank", "weights and optimizer", "activations", "packet slots", "sends a step"]]
     for rank in range(owners[-1] + 1):
         own = [block for block, owner in enumerate(owners) if owner == rank]
-        constant = sum(frozen[block] for block in own)
-        trained = -constant + sum(
+        parameters = sum(
             partition.blocks[block].parameters + partition.blocks[block].classifier_parameters for block in own
         )
+        constant = sum(frozen[block] for block in own)
         leaving = layouts[own[-1]].nbytes if own[-1] < len(layouts) else 0
         coming = layouts[own[0] - 1].nbytes if own[0] > 0 else 0
         # The blocks of a rank work one after the other, so only the largest one's activations count.
         sizes = (
-            4 * (copies * trained + constant),
+            4 * (copies * (parameters - constant) + constant),
             max(kept[block] for block in own),
             queue_depth * leaving + RECEIVE_SLOTS * coming,
             leaving,

@@ -62,6 +62,7 @@ def signals_stop(request: StopRequest, reporter: Reporter, is_first: bool, launc
     """
 
     def handle(number: int, frame: types.FrameType | None) -> None:
+        """Take a signal; Python calls this between two instructions of the main thread."""
         first = request.signal is None
         if not first and not launched:
             signal.default_int_handler(number, frame)

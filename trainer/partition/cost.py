@@ -113,6 +113,7 @@ def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
     known: dict[Any, float] = {}
 
     def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
+        """The time of what is counted in a step."""
         # A model is made of few kinds of units, and counting one takes longer than a step of it.
         kind = (repr(module), *(p.shape for p in module.parameters()), x.shape, x.requires_grad)
         if kind not in known:
@@ -127,6 +128,7 @@ def measured(network: Network, batch_size: int, device: torch.device, repeats: i
     """Costs by the clock: the median of ``repeats`` steps of each piece, in seconds, on ``device``."""
 
     def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
+        """The median time of a step."""
         optimizer = (
             torch.optim.SGD(module.parameters(), 0.0, momentum=0.9) if any(True for _ in module.parameters()) else None
         )

@@ -77,6 +77,7 @@ class Measure:
         train, test, laps, device = self._train, self._test, self._laps, self._clock.device
 
         def make() -> Record:
+            """The record of the epoch; waits for the device."""
             resolved = [lap.resolve() for lap in laps]
             blocks = {
                 index: {"train": totals.sums(), "test": test[index].sums() if index in test else None}
@@ -102,6 +103,7 @@ class Measure:
         }
 
         def make() -> Record:
+            """The record of the step; waits for the device."""
             blocks = {
                 index: {"train": window.sums(), "learning_rate": rate} for index, (window, rate) in totals.items()
             }

@@ -23,6 +23,7 @@ def heartbeat(control: Control, look: Callable[[], None]) -> Iterator[None]:
     own, over = control.clone(), threading.Event()
 
     def beat() -> None:
+        """Count and look until the end."""
         try:
             while not over.wait(BEAT_SECONDS):
                 own.beat()

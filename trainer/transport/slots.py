@@ -155,7 +155,8 @@ def send_slots(
     """The slots of the send queue of one edge."""
     if device.type == "cuda" and not staged:
         return [DirectSend(nbytes, device, peer, group) for _ in range(count)]
-    thread, slot = ThreadPoolExecutor(1, thread_name_prefix="send"), StagedSend if staged else ThreadedSend
+    thread = ThreadPoolExecutor(1, thread_name_prefix="send")
+    slot = StagedSend if staged else ThreadedSend
     return [slot(nbytes, device, peer, group, thread) for _ in range(count)]
 
 

@@ -14,8 +14,9 @@ import torch
 from sleep_benchmark import bubble_bound
 
 from trainer.assemble import make_network
-from trainer.blocks import DTYPES, activation, edge_layouts
+from trainer.blocks import activation, edge_layouts
 from trainer.finished import FinishedRun
+from trainer.precision import DTYPES
 
 TITLES = {
     "ppll": "ppll",

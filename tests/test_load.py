@@ -16,7 +16,6 @@ import trainer
 from tests.conftest import Compose
 from tests.test_properties import mutated
 from trainer.assemble import make_network
-from trainer.block import autocast
 from trainer.blocks import make_block
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
@@ -24,6 +23,7 @@ from trainer.evaluate import evaluate
 from trainer.finished import EarlyExitNetwork
 from trainer.main import Launch, Rank
 from trainer.packet import Kind, Packet, Tag
+from trainer.precision import autocast
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.training import train

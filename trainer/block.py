@@ -13,6 +13,7 @@ from trainer.local_losses.base import LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
+from trainer.precision import autocast
 from trainer.seeds import derive, seed_device
 from trainer.transport.weights import Exchange
 from trainer.units import Units, named_parameters, named_state, placed
@@ -33,11 +34,6 @@ class Output(Packet):
 
     incoming: Packet = field(kw_only=True)
     features: Tensor = field(kw_only=True)
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """A context for arithmetic in ``precision``, which can be entered again and again."""
-    return nullcontext() if precision is torch.float32 else torch.autocast(device.type, precision)
 
 
 class Block:

@@ -10,9 +10,6 @@ from trainer.data.source import data_fields
 from trainer.network import Network
 from trainer.packet import Field, Layout
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""The dtype of a block's arithmetic and of the activations that it hands on, by the setting ``precision``."""
-
 
 def make_block(
     network: Network,

@@ -11,6 +11,7 @@ from trainer.errors import TrainerError
 from trainer.finished import FinishedRun
 from trainer.local_losses.base import correct
 from trainer.packet import Kind
+from trainer.precision import DTYPES, autocast
 from trainer.reporting.tables import exit_lines
 
 
@@ -35,7 +36,7 @@ def evaluate(run_dir: str, device: str = "cpu", batch_size: int | None = None, t
     right = torch.zeros(len(network.cut_points) + 1, dtype=torch.float64)
     picks = (Pick(Kind.TEST, places) for places in torch.arange(count).split(size))
     for batch, labels in images.batches(picks):
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=run.config["precision"] == "bf16"):
+        with autocast(torch.device(device), DTYPES[run.config["precision"]]):
             exits = network.exits(network.spec.normalize(batch.to(device)))
         right += torch.stack([correct(logits, labels.to(device)) for logits in exits]).cpu()
     return (right / count).tolist()

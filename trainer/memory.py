@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from trainer.blocks import DTYPES, edge_layouts
+from trainer.blocks import edge_layouts
 from trainer.engines.base import StepOptions
 from trainer.network import Network
 from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
+from trainer.precision import DTYPES
 from trainer.reporting.tables import mebibytes, table
 from trainer.transport.connect import RECEIVE_SLOTS
 from trainer.units import named_parameters

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 
 from trainer.assemble import DATA_KEYS, augmentations, data_spec, label_mixes, load_images, make_network
-from trainer.block import autocast
-from trainer.blocks import DTYPES
 from trainer.checkpoint.start import Fresh, Start
 from trainer.data.images import DataSpec, Pictures, tested_on
 from trainer.engines.base import Engine, StepOptions
@@ -19,6 +17,7 @@ from trainer.memory import memory_table
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan, Share
+from trainer.precision import DTYPES, autocast
 from trainer.rank import Rank
 from trainer.reporting.console import partition_table, summary_lines
 from trainer.reporting.journal import last_summary

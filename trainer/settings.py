@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.errors import SettingError
-
-PRECISIONS = ("fp32", "bf16")
+from trainer.precision import DTYPES
 
 ON_NAN = ("stop", "skip")
 
@@ -104,8 +103,8 @@ def check(settings: Settings) -> None:
         raise SettingError(f"seed={settings.seed} must be a whole number from 0 to 2^63 - 1")
     if settings.timeout_seconds <= 0:
         raise SettingError(f"timeout_seconds={settings.timeout_seconds} must be above 0")
-    if settings.precision not in PRECISIONS:
-        raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(PRECISIONS)}")
+    if settings.precision not in DTYPES:
+        raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(DTYPES)}")
     if settings.on_nan not in ON_NAN:
         raise SettingError(f"on_nan={settings.on_nan} is unknown; it is {' or '.join(ON_NAN)}")
     threads = settings.threads

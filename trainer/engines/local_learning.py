@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from trainer.block import Block
-from trainer.blocks import DTYPES, edge_layouts, make_block
+from trainer.blocks import edge_layouts, make_block
 from trainer.data.source import ImageSource
 from trainer.ending import EndByHeaders, Ending
 from trainer.engines.base import Job, StepOptions
@@ -16,6 +16,7 @@ from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError
 from trainer.local_losses.following import Follower
 from trainer.partition.partition import Partition, place
+from trainer.precision import DTYPES
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
-from trainer.blocks import DTYPES, activation
+from trainer.blocks import activation
 from trainer.data.source import data_fields
 from trainer.ending import EndByHeaders
 from trainer.engines.base import Job, StepOptions
@@ -20,6 +20,7 @@ from trainer.engines.stage import Pipelined, Stage, sent_like
 from trainer.errors import SettingError
 from trainer.packet import Field, Layout
 from trainer.partition.partition import Partition
+from trainer.precision import DTYPES
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges

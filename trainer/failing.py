@@ -2,15 +2,11 @@
 
 import contextlib
 import os
-import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
-
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import PeerError, StoppedError, TrainerError
 from trainer.launch import Launch
@@ -32,7 +28,7 @@ def fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoRet
     program's: its traceback belongs to whoever reads this."""
     if isinstance(error, StoppedError):
         _leave_stopped(error, launch)
-    mendable = isinstance(error, TrainerError | HydraException | OmegaConfBaseException) or _names_a_file(error)
+    mendable = isinstance(error, TrainerError) or _names_a_file(error)
     status = error.exit_status if isinstance(error, TrainerError) else 2 if mendable else 1
     text = sentence(error)
     if launch is not None and launch.world_size > 1 and not _speaks(error, text, launch):
@@ -121,20 +117,9 @@ def _names_a_file(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """An error as one line. Those of Hydra and OmegaConf come on several, and say in a cause what is wrong."""
+    """An error as one line."""
     if isinstance(error, TrainerError):
         return str(error)
     if isinstance(error, OSError) and _names_a_file(error):
         return f"{error.filename}: {error.strerror}"
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return f"{type(error).__name__}: {error}"
-    text = str(error)
-    if unknown := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
-    ):
-        group, name, files = unknown.groups()
-        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
-    if option := re.search(r"Could not override '([^']+)'", text):
-        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
-    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
-    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
+    return f"{type(error).__name__}: {error}"

@@ -4,16 +4,20 @@ process."""
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainer.checkpoint.start import Decision, begin, decide, start_of
 from trainer.errors import SettingError
@@ -42,7 +46,8 @@ def main() -> None:
     launch = None
     try:
         launch = Launch.from_environment().connected()
-        _compose_and_run(launch, show_traceback)
+        with hydra_errors_as_sentences():
+            _compose_and_run(launch, show_traceback)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)
     except Exception as error:
@@ -66,12 +71,36 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
     def task(settings: DictConfig) -> float:
         silence.close()
         try:
-            return run_job(settings, launch)
+            with hydra_errors_as_sentences():
+                return run_job(settings, launch)
         except Exception as error:  # not left to Hydra, which would announce it on every rank
             fail(error, launch, show_traceback)
 
     with silence:
         hydra.main(version_base="1.3", config_path=str(CONFIGS.resolve()), config_name="config")(task)()
+
+
+@contextlib.contextmanager
+def hydra_errors_as_sentences() -> Iterator[None]:
+    """Raise ``SettingError`` for what Hydra and OmegaConf raise: their words come on several lines, and a cause says
+    what is wrong."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    if unknown := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
+    ):
+        group, name, files = unknown.groups()
+        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
+    if option := re.search(r"Could not override '([^']+)'", text):
+        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
+    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
+    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
 
 
 def _usage(*, _root_: DictConfig) -> str:

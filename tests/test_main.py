@@ -24,7 +24,7 @@ def test_importing_the_entry_imports_nothing_slow() -> None:
         ("model=resnet33", r"^model=resnet33 is unknown; it is one of .*resnet110, .*resnet32"),
         ("nonsense=1", r"^nonsense is no option; python -m trainer.main --help lists them all$"),
         ("engine.queue=1", r"^engine.queue is no option"),
-        ("epochs=many", r"epochs=many.*could not be converted to Integer$"),
+        ("epochs=many", r"^epochs=many: .*could not be converted to Integer$"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(override: str, message: str, configured: Compose) -> None:

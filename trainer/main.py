@@ -99,6 +99,7 @@ def _sentence(error: Exception) -> str:
         return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
     if option := re.search(r"Could not override '([^']+)'", text):
         return f"{option[1]} is no option; python -m trainer.main --help lists them all"
+    text = text.removeprefix("Error merging override ")
     lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
     return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
 

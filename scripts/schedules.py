@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from trainer.engines.pipeline import Pipeline
 from trainer.errors import SettingError
 
@@ -9,13 +11,15 @@ from trainer.errors import SettingError
 def possible(
     names: Sequence[str], microbatches: Sequence[int], batch_size: int, ranks: int
 ) -> Iterator[tuple[str, list[int]]]:
-    """The schedules of engine=pipeline with those numbers of micro-batches that they can do on so many ranks; prints
-    what is left out."""
+    """The schedules of engine=pipeline with those numbers of micro-batches that they can do on so many ranks of
+    this machine; prints what is left out."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in names:
         counts = []
         for count in microbatches:
             try:
                 engine = Pipeline(name, count, batch_size)
+                engine.check_device(device)
                 engine.place([1.0] * engine.blocks(ranks), ranks)
             except SettingError as error:
                 print(f"  not measured: {error}")

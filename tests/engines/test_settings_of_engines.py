@@ -1,6 +1,8 @@
 """Every limit of an engine is one sentence that names the setting."""
 
 import pytest
+import torch
+from torch.torch_version import TorchVersion
 
 from trainer.engines.pipeline import SCHEDULES, Pipeline
 from trainer.engines.replicas import Backprop
@@ -56,6 +58,17 @@ def test_too_few_microbatches() -> None:
 def test_uneven_rounds() -> None:
     with pytest.raises(SettingError, match="engine.microbatches=5 can't be done in 2 equal rounds"):
         pipeline("interleaved_1f1b", microbatches=5, batch_size=10).place([1.0] * 4, 2)
+
+
+def test_old_torch_has_no_v_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.12.0+cpu"))
+    pipeline("zbv_zero_bubble").check_device(cpu)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.1+cpu"))
+    pipeline("zbv_zero_bubble").check_device(cuda)
+    pipeline("1f1b").check_device(cpu)
+    with pytest.raises(SettingError, match="zbv_zero_bubble needs torch 2.12 or newer on CPUs, and this is 2.11.1"):
+        pipeline("zbv_zero_bubble").check_device(cpu)
 
 
 def test_backprop_is_not_cut() -> None:

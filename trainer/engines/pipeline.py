@@ -65,6 +65,10 @@ SCHEDULES = {
 """GPipe (arXiv 1811.06965), 1F1B and its interleaved form (2104.04473), breadth-first (2211.05953), zero bubble
 (2401.10241), its V (2405.15362), DualPipe's V (2412.19437)."""
 
+V_ON_CPUS = "2.12"
+"""The first torch whose pipelining lets gloo do a V. Before, a rank with two neighboring stages sent to itself at the
+start, which gloo refuses."""
+
 STAGES_A_RANK = 2
 """Of the schedules that have several, unless the user says how many."""
 
@@ -132,6 +136,7 @@ class Pipeline:
 
     def check(self, rank: Rank, options: StepOptions) -> None:
         """Raise ``SettingError`` where ranks share a GPU, and for what the library does not do."""
+        self.check_device(rank.device)
         if rank.staged:
             raise SettingError(
                 "engine=pipeline needs a GPU for each rank: NCCL refuses to share one; start fewer ranks"
@@ -147,6 +152,15 @@ class Pipeline:
             )
         if options.skip_bad_steps:
             raise SettingError("on_nan=skip does not go with engine=pipeline; use on_nan=stop")
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ``SettingError`` where this torch can't do the schedule on ``device``."""
+        # torch's version compares as a version, also with text.
+        if self._schedule.in_a_v and device.type == "cpu" and torch.__version__ < V_ON_CPUS:
+            raise SettingError(
+                f"engine.schedule={self._name} needs torch {V_ON_CPUS} or newer on CPUs, and this is "
+                f"{torch.__version__}; choose another schedule"
+            )
 
     def describe(self, rank: Rank, partition: Partition) -> str:
         """Schedule, ranks, stages and micro-batches."""

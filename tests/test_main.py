@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from tests.conftest import Compose
+from trainer.command_line import hydra_errors_as_sentences, ordered
 from trainer.errors import SettingError
 from trainer.failing import sentence
-from trainer.main import hydra_errors_as_sentences
 
 
 def test_importing_the_entry_imports_nothing_slow() -> None:
@@ -24,6 +24,9 @@ def test_importing_the_entry_imports_nothing_slow() -> None:
         ("model=resnet33", r"^model=resnet33 is unknown; it is one of .*resnet110, .*resnet32"),
         ("nonsense=1", r"^nonsense is no option; python -m trainer.main --help lists them all$"),
         ("engine.queue=1", r"^engine.queue is no option"),
+        ("seed", r"^seed can't be read as OPTION=VALUE: no spaces around the ="),
+        ("partition.points=[layer1.2", r"^partition.points=\[layer1.2 can't be read as OPTION=VALUE"),
+        ("output_dir=${nowhere}", r"^output_dir: .*'nowhere' not found$"),
         ("epochs=many", r"^epochs=many: .*could not be converted to Integer$"),
     ],
 )
@@ -33,6 +36,12 @@ def test_mistakes_on_the_command_line_are_one_sentence(override: str, message: s
     text = str(caught.value)
     assert "\n" not in text
     assert re.search(message, text), text
+
+
+def test_a_sweep_is_asked_for_anywhere() -> None:
+    assert ordered(["epochs=1", "--multirun", "seed=1,2"]) == ["--multirun", "epochs=1", "seed=1,2"]
+    assert ordered(["epochs=1", "-m", "seed=1,2"]) == ["-m", "epochs=1", "seed=1,2"]
+    assert ordered(["--cfg", "job", "epochs=1"]) == ["--cfg", "job", "epochs=1"]
 
 
 def test_our_own_sentences_stay_as_they_are() -> None:

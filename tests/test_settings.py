@@ -43,8 +43,8 @@ def test_nested_targets_are_built_too() -> None:
     [
         ({"size": "x"}, r"group.size=x must be a whole number"),
         ({"size": 1.5}, r"group.size=1.5 must be a whole number"),
-        ({"size": True}, r"group.size=True must be a whole number"),
-        ({"size": None}, r"group.size=None must be a whole number"),
+        ({"size": True}, r"group.size=true must be a whole number"),
+        ({"size": None}, r"group.size=null must be a whole number"),
         ({"size": 1, "rate": "fast"}, r"group.rate=fast must be a number"),
         ({"size": 1, "name": 3}, r"group.name=3 must be text or null"),
         ({"size": 1, "flag": 1}, r"group.flag=1 must be true or false"),
@@ -90,7 +90,10 @@ def test_our_own_models_data_and_losses_are_trusted() -> None:
         ({"precision": "fp16"}, "precision=fp16 is unknown; it is fp32 or bf16"),
         ({"threads": "many"}, "threads=many must be auto or a whole number"),
         ({"threads": 0}, "threads=0"),
-        ({"threads": True}, "threads=True"),
+        ({"threads": True}, "threads=true"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds=nan must lie between 1 and"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds=inf must lie between 1 and"),
+        ({"output_dir": ""}, "output_dir= is empty"),
     ],
 )
 def test_top_level_settings(change: dict[str, Any], message: str) -> None:

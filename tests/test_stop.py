@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
-from trainer.errors import PeerError
+from trainer.errors import NonFiniteLossError, PeerError
 from trainer.reporting.reporter import Reporter
-from trainer.stop import StopRequest, signals_stop
+from trainer.stop import SIGNALS, StopRequest, signals_stop
 from trainer.transport.control import Control
 
 
@@ -54,9 +54,19 @@ def test_without_a_signal_nothing_is_put_off(outside: list[int], reporter: Repor
 
 def test_a_signal_after_a_lost_peer_is_the_launchers(outside: list[int], reporter: Reporter) -> None:
     request = StopRequest()
-    with signals_stop(request, reporter, is_first=True, launched=True):
+    with pytest.raises(PeerError), signals_stop(request, reporter, is_first=True, launched=True):
         os.kill(os.getpid(), signal.SIGTERM)
         raise PeerError("rank 1 went away")
+    assert outside == [signal.SIGTERM]
+
+
+def test_a_signal_before_another_error_waits_for_its_report(outside: list[int], reporter: Reporter) -> None:
+    request = StopRequest()
+    with pytest.raises(NonFiniteLossError), signals_stop(request, reporter, is_first=True, launched=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise NonFiniteLossError("the loss is nan")
+    assert outside == []
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     assert outside == [signal.SIGTERM]
 
 

@@ -28,9 +28,9 @@ SETTINGS = {
     "device=tpu": "device=tpu is unknown; it is auto, cpu or cuda",
     "threads=0": "threads=0 must be auto or a whole number of at least 1",
     "threads=all": "threads=all must be auto or a whole number of at least 1",
-    "threads=true": "threads=True must be auto or a whole number of at least 1",
+    "threads=true": "threads=true must be auto or a whole number of at least 1",
     "max_steps=0": "max_steps=0 must be at least 1",
-    "timeout_seconds=0": "timeout_seconds=0.0 must be above 0",
+    "timeout_seconds=0": "timeout_seconds=0.0 must lie between 1 and 1e+09",
     "on_nan=ignore": "on_nan=ignore is unknown; it is stop or skip",
     "update.accumulate=3": "update.accumulate=3 must divide batch_size=8: every step has as many images",
     "log.every_steps=0": "log.every_steps=0 must be at least 1",
@@ -41,6 +41,8 @@ SETTINGS = {
     "resume=nowhere": "resume=nowhere is neither a run with a whole checkpoint nor a checkpoint; it must be ",
     "init_from=nowhere": "init_from=nowhere must be a .safetensors file or the directory of a run that has ended",
     "dry_run=perhaps": "dry_run",
+    "=3": "=3 can't be read as OPTION=VALUE: no spaces around the =",
+    "+epoch=3": "epoch is no option; python -m trainer.main --help lists them all",
     "epoch=3": "epoch is no option; python -m trainer.main --help lists them all",
     "checkpoint.often=1": "checkpoint.often is no option",
     # groups
@@ -59,7 +61,7 @@ SETTINGS = {
     "model._target_=torch.nn.Linear": "model does not fit torch.nn.Linear: ",
     "model.depth=9": "depth",
     "model.depth=eight": "model.depth=eight must be a whole number",
-    "model.width=0": "model: trainer.models.resnet.resnet_cifar refuses these settings: ",
+    "model.width=0": "model.width=0 must be at least 1",
     # data
     "dataset.image_size=big": "dataset.image_size=big must be a whole number or null",
     "dataset.validation=0.1": "dataset.validation=0.1 must be a whole number or null",
@@ -73,6 +75,8 @@ SETTINGS = {
     "dataset.mean=[0.5]": "dataset.mean=[0.5] has 1 values; the images have 3 channels",
     "dataset.std=[1,1,0]": "dataset.std=[1, 1, 0] must be above 0",
     "dataset.augment=[{_target_: no.such}]": "dataset.augment[0]._target_=no.such can't be imported",
+    "dataset.rand_augment=-1": "dataset.rand_augment=-1 must be at least 0",
+    "dataset.augment=[flip]": "dataset.augment[0] has no _target_; name a class as dataset.augment[0]._target_",
     # cuts
     "partition.points=[layer9]": "partition.points=[layer9]: the model has no unit layer9; its units are stem, ",
     "partition.points=[head]": "partition.points=[head]: head is the last unit, nothing follows it",
@@ -81,9 +85,11 @@ SETTINGS = {
     "partition.blocks=2": "partition.blocks=2 contradicts the 2 cut points of partition.points; leave one of them out",
     # optimizer, scheduler, engine, tracker
     "optimizer.lr=-1": "optimizer: torch.optim.SGD refuses these settings: Invalid learning rate: -1",
+    "optimizer.lr=nan": "optimizer.lr=nan must be a number",
     "optimizer.lr=fast": "optimizer.lr=fast must be a number",
     "+optimizer.speed=1": "optimizer does not fit torch.optim.SGD: got an unexpected keyword argument 'speed'",
-    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs=-1 can't be negative",
+    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs=-1 must be at least 0",
+    "scheduler.warmup_start=-1": "scheduler.warmup_start=-1 must lie between 0 and 1",
     "+tracker.mode=loud": "tracker does not fit trainer.tracking.none.NoTracker: ",
     "+engine.queue_depth=2": "engine does not fit trainer.engines.local_learning.Sequential: ",
 }  # fmt: skip
@@ -111,7 +117,10 @@ OTHER = {
     ("engine=pipeline",): "engine=pipeline needs at least 2 ranks, but there is one; start it with torchrun ",
     ("engine=ppll", "engine.queue_depth=0", "partition.blocks=2"): "engine.queue_depth=0 must be at least 1",
     ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
-    ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 can't be negative",
+    ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 must be at least 0",
+    ("local_loss=dgl", "batch_size=1"): "batch_size=1 gives one image a step, which is too few for the batch norm ",
+    ("local_loss=infopro", "local_loss.reconstruction=abc"): "local_loss.reconstruction=abc must be a list",
+    ("optimizer=adam", "optimizer.betas=[0.9]"): "optimizer: torch.optim.Adam refuses these settings: ",
     ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
     ("partition.cpu.gflops=0",): "partition.cpu.gflops=0 must be above 0",
 }  # fmt: skip

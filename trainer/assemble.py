@@ -7,7 +7,7 @@ from typing import Any
 from trainer.data.augment import Augmentation, RandAugment, RandomErasing
 from trainer.data.images import DataSpec, Dataset, Pictures
 from trainer.data.mix import Mix, mixes
-from trainer.errors import SettingError
+from trainer.errors import at_least
 from trainer.network import Network
 from trainer.settings import build
 from trainer.units import build_model
@@ -31,8 +31,7 @@ their types."""
 def load_images(dataset: Mapping[str, Any], trust: bool = True) -> Pictures:
     """The images of the group ``dataset``, resized, with validation images for test images where so many are set."""
     size = dataset.get("image_size")
-    if size is not None and size < 1:
-        raise SettingError(f"dataset.image_size={size} must be at least 1")
+    at_least(1, {"dataset.image_size": size})
     loader: Dataset = build("dataset", dataset, leave=DATA_KEYS, trust=trust)
     images = loader.load().resized(size)
     held_out = dataset.get("validation") or 0
@@ -47,6 +46,7 @@ def data_spec(dataset: Mapping[str, Any], images: Pictures) -> DataSpec:
 
 def augmentations(dataset: Mapping[str, Any], trust: bool = True) -> list[Augmentation]:
     """The augmentations of the training images, in order."""
+    at_least(0, {"dataset.rand_augment": dataset.get("rand_augment")})
     nodes = enumerate(dataset.get("augment") or [])
     wanted: list[Augmentation] = [build(f"dataset.augment[{i}]", node, trust=trust) for i, node in nodes]
     if dataset.get("rand_augment"):

@@ -1,6 +1,7 @@
 """The errors a person is meant to read: each is one sentence, and each has an exit status."""
 
 import signal
+from collections.abc import Mapping
 
 
 class TrainerError(Exception):
@@ -13,6 +14,13 @@ class SettingError(TrainerError):
     """A setting, file or environment that the run cannot work with. Names it, its value and what would be right."""
 
     exit_status = 2
+
+
+def at_least(least: float, settings: Mapping[str, float | None]) -> None:
+    """Raise ``SettingError`` for a setting, given by its name, that is below ``least``. None is no value."""
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise SettingError(f"{name}={value} must be at least {least}")
 
 
 class NonFiniteLossError(TrainerError):

@@ -7,6 +7,7 @@ is read back and compared with the model on test images before it counts.
 """
 
 import argparse
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,11 @@ def _safetensors(file: Path, model: nn.Module, weights: Mapping[str, Tensor], im
 def _pt2(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: Tensor) -> None:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
-    torch.export.save(program, file)
-    read = torch.export.load(file).module()
+    with warnings.catch_warnings():
+        for words in ("No complete tensor found in the group", "The given buffer is not writable"):
+            warnings.filterwarnings("ignore", words)  # of torch to itself: each weight is a part of some storage
+        torch.export.save(program, file)
+        read = torch.export.load(file).module()
     _compare(file, model, images, read(images))
     _compare(file, model, images[:3], read(images[:3]))
 
@@ -139,7 +143,7 @@ def _onnx(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: T
 def _compare(file: Path, model: nn.Module, images: Tensor, found: Tensor) -> None:
     expected = model(images)
     largest = float(expected.abs().max())
-    if found.shape != expected.shape or float((found - expected).abs().max()) > TOLERANCE * max(largest, 1.0):
+    if found.shape != expected.shape or not float((found - expected).abs().max()) <= TOLERANCE * max(largest, 1.0):
         raise SettingError(f"{file} does not compute what the model computes; please report this")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from trainer.errors import PeerError, StoppedError, TrainerError
 from trainer.launch import Launch
+from trainer.stop import SIGNALS
 from trainer.transport.control import Control
 from trainer.transport.heartbeat import BEAT_SECONDS, silent_ranks
 
@@ -102,7 +104,8 @@ def _speaks(error: Exception, text: str, launch: Launch) -> bool:
 
 
 def _wait_for_the_end(launch: Launch, status: int) -> NoReturn:
-    """Another rank speaks; the launcher ends this one when that one has left."""
+    """Another rank speaks; the launcher ends this one when that one has left. Its signal may have come already."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     look, end = end_with_others(launch), time.monotonic() + GRACE_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(RuntimeError):  # the store has gone, the launcher is about to end this

@@ -4,22 +4,19 @@ process."""
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from trainer.checkpoint.start import Decision, begin, decide, start_of
+from trainer.command_line import hydra_errors_as_sentences, ordered
 from trainer.errors import SettingError
 from trainer.failing import beats, end_with_others, fail
 from trainer.launch import Launch
@@ -46,6 +43,7 @@ def main() -> None:
     launch = None
     try:
         launch = Launch.from_environment().connected()
+        sys.argv[1:] = ordered(sys.argv[1:])
         with hydra_errors_as_sentences():
             _compose_and_run(launch, show_traceback)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
@@ -80,30 +78,6 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
         hydra.main(version_base="1.3", config_path=str(CONFIGS.resolve()), config_name="config")(task)()
 
 
-@contextlib.contextmanager
-def hydra_errors_as_sentences() -> Iterator[None]:
-    """Raise ``SettingError`` for what Hydra and OmegaConf raise: their words come on several lines, and a cause says
-    what is wrong."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SettingError(_sentence(error)) from error
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    if unknown := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
-    ):
-        group, name, files = unknown.groups()
-        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
-    if option := re.search(r"Could not override '([^']+)'", text):
-        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
-    text = text.removeprefix("Error merging override ")
-    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
-    return ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
-
-
 def _usage(*, _root_: DictConfig) -> str:
     """What ``--help`` says of the configuration that it stands in."""
     settings = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
@@ -119,7 +93,7 @@ def run_job(settings: DictConfig, launch: Launch) -> float:
 
 def _run_job(settings: DictConfig, launch: Launch) -> float:
     checked: Any = OmegaConf.to_object(settings)
-    check(checked)
+    check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     job = hydra_config.job.num if swept else 0

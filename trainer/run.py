@@ -105,8 +105,16 @@ class Run:
         return spec.to_json()
 
     def _choose_partition(self, strategy: Strategy, default_blocks: int) -> Partition:
-        with autocast(self.rank.device, DTYPES[self.options.precision]):  # for times that are measured
-            chosen = self._choose(strategy, default_blocks)
+        try:
+            with autocast(self.rank.device, DTYPES[self.options.precision]):  # for times that are measured
+                chosen = self._choose(strategy, default_blocks)
+        except ValueError as error:
+            if self.step_images > 1:
+                raise
+            raise SettingError(
+                f"batch_size={self.config['batch_size']} gives one image a step, which is too few for the batch norm "
+                f"of this model or local loss: {error}"
+            ) from error
         ranks = self.rank.world_size // self.rank.replicas
         return Partition.of(self.network, chosen, lambda seconds: self.engine.place(seconds, ranks))
 

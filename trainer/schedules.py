@@ -4,7 +4,7 @@ theirs."""
 import math
 from typing import Protocol
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 
 
 class Schedule(Protocol):
@@ -25,8 +25,9 @@ class Cosine:
 
     def __init__(self, warmup_epochs: float = 0.0, warmup_start: float = 0.01, by_epoch: bool = False) -> None:
         """The warm-up takes ``warmup_epochs`` epochs and begins at ``warmup_start`` times the base rate."""
-        if warmup_epochs < 0:
-            raise SettingError(f"scheduler.warmup_epochs={warmup_epochs} can't be negative")
+        at_least(0, {"scheduler.warmup_epochs": warmup_epochs})
+        if not 0 <= warmup_start <= 1:
+            raise SettingError(f"scheduler.warmup_start={warmup_start} must lie between 0 and 1")
         self.warmup_epochs, self.warmup_start, self.by_epoch = warmup_epochs, warmup_start, by_epoch
 
     def __call__(self, epoch: float, epochs: int) -> float:

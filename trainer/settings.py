@@ -1,16 +1,21 @@
 """The settings of a run: their schema, their checks, and how the classes that they name are built."""
 
 import inspect
+import math
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.precision import DTYPES
+from trainer.usage import shown
 
 ON_NAN = ("stop", "skip")
+
+TIMEOUTS = 1.0, 1e9
+"""How long a rank may be told to wait for another, in seconds: what the clocks of torch.distributed can count."""
 
 HARMLESS = ("trainer.data.", "trainer.local_losses.", "trainer.models.")
 """Where the classes are that the files of somebody else's run may name. Elsewhere in ``trainer`` are functions that
@@ -84,9 +89,13 @@ class Settings:
     eval: EvalSettings = field(default_factory=EvalSettings)
 
 
-def check(settings: Settings) -> None:
-    """Check what can be checked without data or model. Raises ``SettingError``."""
-    least = {
+def check(settings: Settings, names: Collection[str] = ()) -> None:
+    """Check what can be checked without data or model; ``names`` are those that the configuration has on its top level.
+    Raises ``SettingError``."""
+    for name in names:
+        if name not in Settings.__dataclass_fields__:
+            raise SettingError(f"{name} is no option; python -m trainer.main --help lists them all")
+    counts = {
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "log.every_steps": settings.log.every_steps,
@@ -96,20 +105,22 @@ def check(settings: Settings) -> None:
         "checkpoint.every_epochs": settings.checkpoint.every_epochs,
         "max_steps": settings.max_steps,
     }
-    for name, value in least.items():
-        if value is not None and value < 1:
-            raise SettingError(f"{name}={value} must be at least 1")
+    at_least(1, counts)
     if not 0 <= settings.seed < 2**63:
         raise SettingError(f"seed={settings.seed} must be a whole number from 0 to 2^63 - 1")
-    if settings.timeout_seconds <= 0:
-        raise SettingError(f"timeout_seconds={settings.timeout_seconds} must be above 0")
+    shortest, longest = TIMEOUTS
+    if not shortest <= settings.timeout_seconds <= longest:
+        raise SettingError(f"timeout_seconds={settings.timeout_seconds} must lie between {shortest:g} and {longest:g}")
+    for name in ("output_dir", "resume", "init_from"):
+        if getattr(settings, name) == "":
+            raise SettingError(f"{name}= is empty; leave it out, or give it a value")
     if settings.precision not in DTYPES:
         raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(DTYPES)}")
     if settings.on_nan not in ON_NAN:
         raise SettingError(f"on_nan={settings.on_nan} is unknown; it is {' or '.join(ON_NAN)}")
     threads = settings.threads
     if threads != "auto" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise SettingError(f"threads={threads} must be auto or a whole number of at least 1")
+        raise SettingError(f"threads={shown(threads)} must be auto or a whole number of at least 1")
 
 
 def build(
@@ -132,9 +143,8 @@ def build(
         SettingError: the target can't be found or is not trusted, or a value has the wrong type.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
-        raise SettingError(
-            f"{group} has no _target_; choose one of the files in conf/{group}/, or name a class as {group}._target_"
-        )
+        files = "" if "." in group else f"choose one of the files in conf/{group}/, or "
+        raise SettingError(f"{group} has no _target_; {files}name a class as {group}._target_")
     target = locate(group, node["_target_"], trust)
     signature = inspect.signature(target)
     hints = _hints(target)
@@ -150,7 +160,7 @@ def build(
         raise SettingError(f"{group} does not fit {node['_target_']}: {error}") from error
     try:
         return target(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise SettingError(f"{group}: {node['_target_']} refuses these settings: {error}") from error
 
 
@@ -197,11 +207,16 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     float: ((int, float), "a number"),
     str: ((str,), "text"),
     list: ((list,), "a list"),
+    Sequence: ((list,), "a list"),
+    tuple: ((list,), "a list"),
 }
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Raise ``SettingError`` for a scalar or a list where the annotation ``hint`` wants another kind of these."""
+    """Raise ``SettingError`` for a scalar or a list where the annotation ``hint`` wants another kind of these, and for
+    what is not a number anywhere."""
+    if isinstance(value, float) and math.isnan(value):
+        raise SettingError(f"{name}={value} must be a number")
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = [typing.get_origin(option) or option for option in (typing.get_args(hint) if union else (hint,))]
     kinds = [option for option in options if option in _KINDS]
@@ -215,4 +230,4 @@ def check_type(name: str, value: Any, hint: Any) -> None:
         if isinstance(value, _KINDS[kind][0]) and (kind is bool) == isinstance(value, bool):
             return
     wanted = [_KINDS[kind][1] for kind in kinds] + (["null"] if type(None) in options else [])
-    raise SettingError(f"{name}={value} must be {' or '.join(wanted)}")
+    raise SettingError(f"{name}={shown(value)} must be {' or '.join(wanted)}")

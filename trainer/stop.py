@@ -58,7 +58,8 @@ def signals_stop(request: StopRequest, reporter: Reporter, is_first: bool, launc
 
     A launcher sends its ranks a signal that the terminal has sent them already, so under one (``launched``) further
     signals are ignored; without one, a second signal ends the process at once. A launcher also sends SIGTERM when
-    another rank has died: then the peer is lost, and the signal does at once what it would have done.
+    another rank has died: then the peer is lost, and the signal does at once what it would have done. Behind any other
+    error it waits, blocked, until the error has been reported.
     """
 
     def handle(number: int, frame: types.FrameType | None) -> None:
@@ -72,16 +73,20 @@ def signals_stop(request: StopRequest, reporter: Reporter, is_first: bool, launc
         if not is_first:
             reporter.post(lambda: {"kind": "stop", "signal": number})
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    lost = False
-    try:
-        yield
-    except PeerError:
-        lost = request.signal is not None
-        if not lost:
-            raise
-    finally:
+    def restore() -> None:
+        """Let signals do again what they did before."""
         for number in SIGNALS:
             signal.signal(number, before[number])
-        if lost and request.signal is not None:
-            os.kill(os.getpid(), request.signal)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    except Exception as error:
+        restore()
+        if request.signal is not None:
+            if not isinstance(error, PeerError):
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.pthread_kill(threading.get_ident(), request.signal)
+        raise
+    finally:
+        restore()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.schedules import Schedule
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -39,8 +39,7 @@ class UpdateOptions:
     def __post_init__(self) -> None:
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise SettingError(f"update.clip_norm={self.clip_norm} must be above 0, or null")
-        if self.accumulate < 1:
-            raise SettingError(f"update.accumulate={self.accumulate} must be at least 1")
+        at_least(1, {"update.accumulate": self.accumulate})
         if self.average is not None and not 0 < self.average < 1:
             raise SettingError(f"update.average={self.average} must lie between 0 and 1, or be null")
 

@@ -154,8 +154,8 @@ def test_the_average_is_folded_step_by_step(configured, tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Overlap(DGL(), lag=0), "local_loss.lag=0 must be at least 1 step"),
-        (lambda: MAN(DGL(), every=0), "local_loss.every=0 must be at least 1 step"),
+        (lambda: Overlap(DGL(), lag=0), "local_loss.lag=0 must be at least 1"),
+        (lambda: MAN(DGL(), every=0), "local_loss.every=0 must be at least 1"),
         (lambda: MAN(DGL(), momentum=1.0), "local_loss.momentum=1.0 must be at least 0 and below 1"),
         (lambda: Overlap(MAN(DGL())), "local_loss.base=MAN follows the next block itself; choose a base that does not"),
     ],

@@ -46,7 +46,8 @@ class Recorder:
 
 def part(step: int, block: int, loss: float, seen: float = 8, busy: float | None = 1.5) -> Record:
     blocks = {str(block): {"train": [loss * seen, seen / 2, seen], "learning_rate": 0.1}}
-    return {"kind": "step", "step": step, "epoch": 1, "blocks": blocks, "lap": {"seconds": 2.0, "busy_seconds": busy}}
+    lap = {"seconds": 2.0, "busy_seconds": busy, "steps": 5}
+    return {"kind": "step", "step": step, "epoch": 1, "blocks": blocks, "lap": lap}
 
 
 def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
@@ -108,6 +109,7 @@ def test_copies_of_a_block_are_put_together_by_the_images_they_saw() -> None:
     seen, _ = collected((0, part(10, 0, 1.0, seen=6)), (1, part(10, 0, 3.0, seen=2)))
     ((_, record),) = seen
     assert record["blocks"] == [{"loss": 1.5, "accuracy": 0.5, "learning_rate": 0.1, "busy": 0.75}]
+    assert record["images_per_second"] == 5 * 8 / 2
 
 
 def test_a_rank_without_a_loss_still_counts() -> None:

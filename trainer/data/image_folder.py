@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainer.clock import Clock
 from trainer.data.images import DataSpec, Pick, check_normalization, split_off
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.packet import Kind
 from trainer.seeds import derive
 
@@ -41,8 +41,7 @@ class ImageFolder:
             raise SettingError("dataset.root is not set; dataset=image_folder reads dataset.root=FOLDER")
         if image_size is None:
             raise SettingError("dataset.image_size=null, but dataset=image_folder needs one, such as 224")
-        if workers < 0:
-            raise SettingError(f"dataset.workers={workers} can't be negative")
+        at_least(0, {"dataset.workers": workers})
         if not 0 < smallest_crop <= 1:
             raise SettingError(f"dataset.smallest_crop={smallest_crop} must be above 0 and at most 1")
         self._root, self._splits, self._size = Path(root).expanduser(), (train, test), image_size

@@ -30,6 +30,10 @@ class Npz:
             raise SettingError(
                 f"dataset.path={self._path} is no file; it must be an .npz file with the arrays {', '.join(KEYS)}"
             )
+        if not zipfile.is_zipfile(self._path):  # numpy reads other files as well, as something else
+            raise SettingError(
+                f"dataset.path={self._path} can't be read as an .npz file of plain arrays: it is no archive, or damaged"
+            )
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 missing = [key for key in KEYS if key not in file]

@@ -3,7 +3,7 @@
 import torch
 
 from trainer.data.images import Images, Split, checked
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.seeds import generator
 
 NAMES = ("train", "test")
@@ -16,16 +16,9 @@ class Synthetic:
         self, train_size: int, test_size: int, num_classes: int, image_size: int, channels: int, noise: float
     ) -> None:
         """Sizes are in images, ``image_size`` in pixels; ``noise`` is the noise's share of an image, 0 to 1."""
-        for name, value in (
-            ("train_size", train_size),
-            ("test_size", test_size),
-            ("image_size", image_size),
-            ("channels", channels),
-        ):
-            if value < 1:
-                raise SettingError(f"dataset.{name}={value} must be at least 1")
-        if num_classes < 2:
-            raise SettingError(f"dataset.num_classes={num_classes} must be at least 2")
+        at_least(1, {"dataset.train_size": train_size, "dataset.test_size": test_size})
+        at_least(1, {"dataset.image_size": image_size, "dataset.channels": channels})
+        at_least(2, {"dataset.num_classes": num_classes})
         if not 0 <= noise <= 1:
             raise SettingError(f"dataset.noise={noise} must lie between 0 and 1")
         self._sizes, self._classes, self._noise = (train_size, test_size), num_classes, noise

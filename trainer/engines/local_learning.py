@@ -13,7 +13,7 @@ from trainer.data.source import ImageSource
 from trainer.ending import EndByHeaders, Ending
 from trainer.engines.base import Job, StepOptions
 from trainer.engines.loop import Lane, run
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.following import Follower
 from trainer.partition.partition import Partition, place
 from trainer.precision import DTYPES
@@ -56,8 +56,7 @@ class PPLL(LocalLearning):
 
     def __init__(self, queue_depth: int = 2) -> None:
         """``queue_depth`` is the number of packets that may wait to be taken by the next rank."""
-        if queue_depth < 1:
-            raise SettingError(f"engine.queue_depth={queue_depth} must be at least 1")
+        at_least(1, {"engine.queue_depth": queue_depth})
         self.queue_depth = queue_depth
 
     def blocks(self, world_size: int) -> int:

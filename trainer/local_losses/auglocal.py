@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from torch import nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import HeadClassifier, LaterUnit, LocalClassifier, LocalLoss, Site
 from trainer.local_losses.copies import fresh_copy
 from trainer.local_losses.pooling import PoolTokens
@@ -122,8 +122,7 @@ class AugLocal(LocalLoss):
     def __init__(self, depth: int = 2, taper: float = 0.5) -> None:
         """``depth`` is the number of copied layers at the first cut, of which the share ``taper`` (0 to 1) of all but
         one is left out at the last cut."""
-        if depth < 1:
-            raise SettingError(f"local_loss.depth={depth} must be at least 1")
+        at_least(1, {"local_loss.depth": depth})
         if not 0 <= taper <= 1:
             raise SettingError(f"local_loss.taper={taper} must lie between 0 and 1")
         self._depth, self._taper = depth, taper

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import at_least
 from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool
 from trainer.local_losses.similarity import similarity_loss
@@ -74,11 +74,8 @@ class DeInfoReg(LocalLoss):
     def __init__(self, width: int = 512, limit: int = 2048, label: float = 0.001) -> None:
         """``width`` is that of the projector, ``limit`` the number of pooled features that it sees at most, and
         ``label`` the weight of the cross-entropy."""
-        for name, value in (("width", width), ("limit", limit)):
-            if value < 1:
-                raise SettingError(f"local_loss.{name}={value} must be at least 1")
-        if label < 0:
-            raise SettingError(f"local_loss.label={label} can't be negative")
+        at_least(1, {"local_loss.width": width, "local_loss.limit": limit})
+        at_least(0, {"local_loss.label": label})
         self._width, self._limit, self._label = width, limit, label
 
     def classifier(self, site: Site) -> LocalClassifier:

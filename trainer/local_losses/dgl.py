@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
 from trainer.local_losses.pooling import MeanTokens, PoolTokens
 
@@ -53,11 +53,7 @@ class DGL(LocalLoss):
 
     def __init__(self, pointwise_layers: int = 3, hidden_layers: int = 3) -> None:
         """How many layers stand before and after the last pooling; the paper has three of each."""
-        if pointwise_layers < 0 or hidden_layers < 0:
-            raise SettingError(
-                f"local_loss.pointwise_layers={pointwise_layers} and local_loss.hidden_layers={hidden_layers} "
-                f"can't be negative"
-            )
+        at_least(0, {"local_loss.pointwise_layers": pointwise_layers, "local_loss.hidden_layers": hidden_layers})
         self._layers = pointwise_layers, hidden_layers
 
     def classifier(self, site: Site) -> LocalClassifier:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import Judged, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
 from trainer.local_losses.copies import frozen_copy
 from trainer.packet import Packet
@@ -73,9 +73,7 @@ class Following(LocalLoss):
         Raises:
             SettingError: a number is too small, or ``base`` follows the next block as well.
         """
-        for name, value in (("every", every), ("lag", lag)):
-            if value < 1:
-                raise SettingError(f"local_loss.{name}={value} must be at least 1 step")
+        at_least(1, {"local_loss.every": every, "local_loss.lag": lag})
         if base.refresh is not None:
             raise SettingError(
                 f"local_loss.base={type(base).__name__} follows the next block itself; choose a base that does not, "

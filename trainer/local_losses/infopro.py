@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.contrast import supervised_contrast
 from trainer.local_losses.decoders import decoder
@@ -143,8 +143,7 @@ class InfoPro(LocalLoss):
                 )
         if reconstruct not in ("image", "input"):
             raise SettingError(f"local_loss.reconstruct={reconstruct} is unknown; it is image or input")
-        if hidden < 1:
-            raise SettingError(f"local_loss.hidden={hidden} must be at least 1")
+        at_least(1, {"local_loss.hidden": hidden})
         self._ends = (reconstruction[0], reconstruction[1]), (label[0], label[1])
         self._reconstruct, self._contrast, self._hidden = reconstruct, contrast, hidden
         self.fields = ("image",) if reconstruct == "image" else ()

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool, unknown_features
 from trainer.local_losses.similarity import similarity_loss
@@ -69,8 +69,7 @@ class PredSim(LocalLoss):
         that the linear classifier sees at most."""
         if not 0 <= share <= 1:
             raise SettingError(f"local_loss.share={share} must lie between 0 and 1")
-        if limit < 1:
-            raise SettingError(f"local_loss.limit={limit} must be at least 1")
+        at_least(1, {"local_loss.limit": limit})
         self._share, self._limit = share, limit
 
     def classifier(self, site: Site) -> LocalClassifier:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.models.heads import PoolHead
 
 
@@ -52,11 +52,12 @@ def resnet_cifar(depth: int, num_classes: int, image_shape: tuple[int, int, int]
         width: channels of the first stage.
 
     Raises:
-        SettingError: ``depth`` is not 6 n + 2.
+        SettingError: ``depth`` is not 6 n + 2, or there are no channels.
     """
     blocks, remainder = divmod(depth - 2, 6)
     if blocks < 1 or remainder:
         raise SettingError(f"model.depth={depth} is no CIFAR ResNet; the depth is 6 n + 2: 20, 32, 44, 56, 110")
+    at_least(1, {"model.width": width})
     model = nn.Sequential()
     model.add_module("stem", Stem(image_shape[0], width, 3))
     channels = width

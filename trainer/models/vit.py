@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.models.heads import TokenHead
 from trainer.models.regularization import StochasticDepth, check_rate
 
@@ -78,8 +78,11 @@ def vit(
         stochastic_depth: rate at which the last layer's branches are left out; it rises from 0 in the first.
 
     Raises:
-        SettingError: the patch does not divide the image, the heads do not divide the width, or a rate is not one.
+        SettingError: the patch does not divide the image, the heads do not divide the width, a number is not
+            positive, or a rate is not one.
     """
+    at_least(1, {"model.patch": patch, "model.depth": depth, "model.width": width, "model.heads": heads})
+    at_least(1, {"model.mlp_ratio": mlp_ratio})
     channels, height, wide = image_shape
     if height % patch or wide % patch:
         raise SettingError(

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.models.heads import PoolHead
 from trainer.models.regularization import check_rate
 
@@ -57,8 +57,7 @@ def wide_resnet(
     blocks, remainder = divmod(depth - 4, 6)
     if blocks < 1 or remainder:
         raise SettingError(f"model.depth={depth} is no wide ResNet; the depth is 6 n + 4: 10, 16, 22, 28, 40")
-    if widen < 1:
-        raise SettingError(f"model.widen={widen} must be at least 1")
+    at_least(1, {"model.widen": widen})
     check_rate("model.dropout", dropout)
     model = nn.Sequential()
     model.add_module("stem", nn.Conv2d(image_shape[0], 16, 3, 1, 1, bias=False))

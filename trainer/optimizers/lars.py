@@ -6,7 +6,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 
 
 class LARS(torch.optim.Optimizer):
@@ -23,9 +23,7 @@ class LARS(torch.optim.Optimizer):
         self, params: Any, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001
     ) -> None:
         """``trust`` is the paper's eta. Raises ``SettingError`` for a value out of range."""
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if value < 0:
-                raise SettingError(f"optimizer.{name}={value} can't be negative")
+        at_least(0, {"optimizer.lr": lr, "optimizer.momentum": momentum, "optimizer.weight_decay": weight_decay})
         if trust <= 0:
             raise SettingError(f"optimizer.trust={trust} must be above 0")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})

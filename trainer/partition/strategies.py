@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 from trainer.network import Network
 from trainer.partition.cost import Costs, Machine, counted, measured
 from trainer.partition.cuts import balance
@@ -63,8 +63,7 @@ class Profiled(Balanced):
 
     def __init__(self, repeats: int) -> None:
         """The median of ``repeats`` steps of each unit counts."""
-        if repeats < 1:
-            raise SettingError(f"partition.repeats={repeats} must be at least 1")
+        at_least(1, {"partition.repeats": repeats})
         self._repeats = repeats
 
     def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:

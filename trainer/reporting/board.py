@@ -101,6 +101,7 @@ class Board:
     def _publish(self, kind: str, parts: list[Record]) -> None:
         record: Record = {"kind": kind, "step": parts[0]["step"], "epoch": parts[0]["epoch"]}
         if kind == "step":
+            record["images_per_second"] = _rate(parts[-1]["lap"], self._run.step_images)
             record["blocks"] = _step(parts)
             self._tell(lambda listener: listener.step(record))
             return
@@ -124,6 +125,11 @@ def _mean(sums: Iterable[Sequence[float]]) -> Record:
     return {"loss": loss / max(seen, 1), "accuracy": right / max(seen, 1)}
 
 
+def _rate(lap: Record, step_images: int) -> float | None:
+    """Images per second in a lap; of the last rank, that is completions."""
+    return lap["steps"] * step_images / lap["seconds"] if lap["steps"] else None
+
+
 def _step(parts: Sequence[Record]) -> list[Record]:
     """A step's records, one a learner."""
     blocks = []
@@ -145,7 +151,7 @@ def _epoch(parts: Sequence[Record], step_images: int) -> Record:
         record["test"] = {"blocks": tested, "accuracy": tested[-1]["accuracy"]}
     laps = [part["lap"] for part in parts]
     last = laps[-1]
-    record["images_per_second"] = last["steps"] * step_images / last["seconds"] if last["steps"] else None
+    record["images_per_second"] = _rate(last, step_images)
     record["measured_steps"] = last["steps"]
     record["measured_seconds"] = last["seconds"]
     record["ranks"] = [{key: lap[key] for key in RANK_KEYS} for lap in laps]

@@ -1,6 +1,5 @@
 """The live view on a terminal: one row a block, redrawn a few times a second by rank 0 alone."""
 
-import time
 from typing import TextIO
 
 from rich.console import Console as RichConsole
@@ -18,8 +17,8 @@ class LiveView:
 
     def __init__(self, run: RunFacts, stream: TextIO) -> None:
         self._run = run
-        self._step, self._rate = 0, 0.0
-        self._seen: tuple[int, float] | None = None  # the step shown last, and when
+        self._step = 0
+        self._rate: float | None = None
         self._blocks: list[Record] = [{} for _ in range(len(run.exits) + 1)]
         self._tests: list[Record] = [{} for _ in range(len(run.exits) + 1)]
         self._live = Live(
@@ -29,19 +28,15 @@ class LiveView:
 
     def step(self, record: Record) -> None:
         """Show a step."""
-        now = time.perf_counter()
-        if self._seen is not None:
-            before, then = self._seen
-            self._rate = (record["step"] - before) * self._run.step_images / (now - then)
-        self._seen = (record["step"], now)
-        self._step, self._blocks = record["step"], record["blocks"]
+        self._step, self._rate, self._blocks = record["step"], record["images_per_second"], record["blocks"]
         self._live.update(self._draw())
 
     def epoch(self, record: Record) -> None:
-        """Show the test of an epoch."""
+        """Show the end of an epoch."""
+        self._step = record["step"]
         if "test" in record:
             self._tests = record["test"]["blocks"]
-            self._live.update(self._draw())
+        self._live.update(self._draw())
 
     def print(self, line: str) -> None:
         """Print a line above the view."""
@@ -54,7 +49,8 @@ class LiveView:
     def _draw(self) -> Table:
         run = self._run
         epoch = min((self._step // run.steps_per_epoch) + 1, run.epochs)
-        title = f"epoch {epoch}/{run.epochs}  step {self._step}/{run.last_step}  {self._rate:.0f} images/s"
+        rate = "-" if self._rate is None else f"{self._rate:.0f}"
+        title = f"epoch {epoch}/{run.epochs}  step {self._step}/{run.last_step}  {rate} images/s"
         view = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for name in ("block", "loss", "accuracy", tested_on(run.config["dataset"]), "busy"):
             view.add_column(name, justify="right", min_width=8)

@@ -1,0 +1,54 @@
+"""The command line as a person types it: what Hydra needs changed about it, and what Hydra says of it in one
+sentence. A part of the entry: nothing else knows Hydra."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.errors import SettingError
+
+NO_OVERRIDE = (
+    "can't be read as OPTION=VALUE: no spaces around the =, brackets in pairs, and quotes around a text that has "
+    "brackets or commas of its own, as in 'OPTION=\"a (1).npz\"'"
+)
+
+
+def ordered(arguments: Sequence[str]) -> list[str]:
+    """The command's arguments as Hydra wants them: ``--multirun`` is not among the settings, which have to stand
+    together. Raises ``SettingError`` for one that Hydra would stumble over."""
+    for argument in arguments:
+        if argument.startswith("="):
+            raise SettingError(f"{argument} {NO_OVERRIDE}")
+    flags = [argument for argument in arguments if argument in ("--multirun", "-m")]
+    return [*flags, *(argument for argument in arguments if argument not in flags)]
+
+
+@contextlib.contextmanager
+def hydra_errors_as_sentences() -> Iterator[None]:
+    """Raise ``SettingError`` for what Hydra and OmegaConf raise: their words come on several lines, and a cause says
+    what is wrong."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} {NO_OVERRIDE}"
+    if unknown := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\s+Config search", text, re.S
+    ):
+        group, name, files = unknown.groups()
+        return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
+    if option := re.search(r"Could not override '([^']+)'", text):
+        return f"{option[1]} is no option; python -m trainer.main --help lists them all"
+    text = text.removeprefix("Error merging override ")
+    lines = [text, *([str(error.__cause__)] if error.__cause__ else [])]
+    said = ": ".join(line.splitlines()[0].strip() for line in lines if line.strip())
+    setting = getattr(error, "full_key", None)
+    return said if not setting or setting in said else f"{setting}: {said}"

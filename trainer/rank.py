@@ -10,7 +10,7 @@ from typing import cast
 import torch
 import torch.distributed as dist
 
-from trainer.errors import SettingError
+from trainer.errors import PeerError, SettingError
 from trainer.launch import Launch
 from trainer.transport.control import Control
 
@@ -36,7 +36,8 @@ class Rank:
     @classmethod
     def join(cls, launch: Launch, job: int, device: str, threads: int | str, timeout_seconds: float) -> "Rank":
         """Set up the device, the threads and the process group of job number ``job`` of this launch. Raises
-        ``SettingError`` where there is no such device, or not on every rank."""
+        ``SettingError`` where there is no such device, or not on every rank, and ``PeerError`` where a rank does not
+        come."""
         torch_device = choose_device(device, launch.local_rank)
         count = choose_threads(threads, launch)
         torch.set_num_threads(count)
@@ -48,15 +49,16 @@ class Rank:
                 # Nothing that one machine needs may be reachable from another.
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
                 os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-            dist.init_process_group(
-                "gloo",
-                store=dist.PrefixStore("/".join(("ppll-group", *attempt)), launch.store),
-                rank=launch.rank,
-                world_size=launch.world_size,
-                timeout=timeout,
-            )
+            store = dist.PrefixStore("/".join(("ppll-group", *attempt)), launch.store)
             devices *= launch.world_size
-            dist.all_gather_object(devices, devices[0])
+            try:
+                dist.init_process_group("gloo", None, timeout, launch.world_size, launch.rank, store)
+                dist.all_gather_object(devices, devices[0])
+            except RuntimeError as error:
+                raise PeerError(
+                    f"not all ranks have come together within timeout_seconds={timeout_seconds:g}: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
         return cls(launch, job, torch_device, count, timeout, launch.control(*attempt), staged=share_a_gpu(devices))
 
     @property

@@ -68,7 +68,7 @@ def error_lines(err: str) -> list[str]:
         (
             4,
             ["partition.points=[stem]"],
-            "error: 2 blocks do not fit 4 ranks: each rank needs at least one; start 2 ranks",
+            "error: 4 ranks need at least one block each, but the number of blocks is 2; start as many ranks ",
         ),
         (2, ["nonsense=1"], "error: nonsense is no option; python -m trainer.main --help lists them all"),
         (2, ["engine=sequential"], "error: engine=sequential is one process, but torchrun started 2"),

@@ -81,9 +81,8 @@ def place(seconds: Sequence[float], ranks: int) -> list[int]:
     costliest rank as cheap as can be. Raises ``SettingError`` where there are fewer blocks than ranks."""
     if len(seconds) < ranks:
         raise SettingError(
-            f"{len(seconds)} blocks do not fit {ranks} ranks: each rank needs at least one; start "
-            f"{len(seconds)} ranks with "
-            f"--nproc_per_node={len(seconds)}, or set partition.blocks={ranks} or {ranks - 1} cut points"
+            f"{ranks} ranks need at least one block each, but the number of blocks is {len(seconds)}; start as many "
+            f"ranks with --nproc_per_node={len(seconds)}, or set partition.blocks={ranks}"
         )
     ends = balance(len(seconds), ranks, lambda start, stop: sum(seconds[start:stop]))
     return [sum(block >= end for end in ends) for block in range(len(seconds))]

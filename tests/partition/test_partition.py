@@ -68,7 +68,7 @@ def test_neighbouring_blocks_share_a_rank(seconds: list[float], ranks: int, owne
 
 def test_fewer_blocks_than_ranks_are_refused() -> None:
     with pytest.raises(
-        SettingError, match="4 ranks need .* the number of blocks is 2; .* --nproc_per_node=2, or set partition.blocks=4"
+        SettingError, match="4 ranks need .* the number of blocks is 2; .*--nproc_per_node=2, or set partition.blocks=4"
     ):
         place([1, 1], 4)
 

@@ -119,8 +119,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
                 run.show(summary, directory)
             return float(summary["test_accuracy"] or 0.0)
         rank.control.agree("begun", lambda: begin(directory, decision))
-        accuracy = train(run, directory, OmegaConf.to_yaml(OmegaConf.create(config)))
-        return rank.control.agree("accuracy", lambda: accuracy)
+        return train(run, directory, OmegaConf.to_yaml(OmegaConf.create(config)))
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()

@@ -37,6 +37,8 @@ class Network:
     def of(cls, model: nn.Sequential, spec: DataSpec, local_loss: LocalLoss, seed: int) -> "Network":
         """The network of a model. Raises ``SettingError`` where the model does not turn the images into logits."""
         units = units_of(model)
+        for unit in units.values():
+            _keep_input(unit)
         features = feature_shapes(units, spec.image_shape)
         last = list(features.values())[-1]
         if last != (spec.num_classes,):
@@ -90,6 +92,15 @@ class Network:
             if name in cuts:
                 blocks.append({})
         return blocks
+
+
+def _keep_input(unit: nn.Module) -> None:
+    """Let a unit that begins with a layer which works in place, such as an activation, work out of place: its input is
+    another block's output, which the classifier there still needs."""
+    while isinstance(unit, nn.Sequential) and len(unit):
+        unit = unit[0]
+    if getattr(unit, "inplace", False):
+        unit.inplace = False  # type: ignore[assignment]
 
 
 def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

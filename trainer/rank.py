@@ -14,8 +14,9 @@ from trainer.errors import PeerError, SettingError
 from trainer.launch import Launch
 from trainer.transport.control import Control
 
-ABORT_MARGIN = timedelta(minutes=1)
-"""NCCL aborts a process whose time is up; so much later than the process can say which rank it waited for."""
+ABORT_MARGIN = timedelta(minutes=5)
+"""NCCL aborts a process whose time is up; so much later than the process can say which rank it waited for. NCCL counts
+from the moment when a receive is posted, some steps earlier."""
 
 
 @dataclass
@@ -86,15 +87,18 @@ class Rank:
         """What carries packets and gradients: ``nccl`` between GPUs, ``gloo`` else."""
         return "nccl" if self.device.type == "cuda" and not self.staged else "gloo"
 
-    def group(self, ranks: Sequence[int] | None = None) -> dist.ProcessGroup:
+    def group(self, ranks: Sequence[int] | None = None, one_queue: bool = True) -> dist.ProcessGroup:
         """A process group of ``ranks``, or of all, for what is on their devices. Every rank calls this for every group,
-        in the same order."""
+        in the same order. NCCL connects it at once and does everything in it one after another, unless ``one_queue`` is
+        False: then every two ranks that talk have a connection and a queue of their own."""
         nccl = self.backend == "nccl"
+        # NCCL warns of that queue, in which an edge, having one direction, has nothing else to wait for.
+        os.environ.setdefault("TORCH_NCCL_SHOW_EAGER_INIT_P2P_SERIALIZATION_WARNING", "false")
         group = dist.new_group(
             None if ranks is None else list(ranks),
             self.timeout + ABORT_MARGIN if nccl else self.timeout,
             self.backend,
-            device_id=self.device if nccl else None,
+            device_id=self.device if nccl and one_queue else None,
         )
         return cast(dist.ProcessGroup, group)
 
@@ -106,7 +110,8 @@ class Rank:
         return self.launch.local_world_size * self.threads > available_cores()
 
     def leave(self) -> None:
-        """End this job's process group; the launch can join another job afterwards."""
+        """End this job's process group, once every rank has come here; the launch can join another job afterwards."""
+        self.control.part()
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

@@ -28,9 +28,9 @@ from trainer.stop import StopRequest, signals_stop
 
 
 def train(run: Run, directory: RunDirectory, config_text: str) -> float:
-    """Train, and leave everything in ``directory``, ``config_text`` as its config.yaml; the test accuracy on rank 0,
-    0.0 elsewhere. Raises ``StoppedError`` where a signal ended the run early."""
-    reporter, accuracy = Reporter(run.rank.control), 0.0
+    """Train, and leave everything in ``directory``, ``config_text`` as its config.yaml; the test accuracy, on every
+    rank. Raises ``StoppedError`` where a signal ended the run early."""
+    reporter, accuracy = Reporter(run.rank.control), 0.0  # rank 0 knows better
     job = _job(run, directory, reporter)
     if run.rank.rank == 0:
         console = Console(directory.console)
@@ -42,7 +42,8 @@ def train(run: Run, directory: RunDirectory, config_text: str) -> float:
             reporter.close()
             _end_where_stopped(job)
             run.rank.control.gather(_on_cpu(state))
-    job.stop.obey()
+    accuracy = run.rank.control.agree("accuracy", lambda: accuracy)
+    job.stop.obey()  # no rank before rank 0 has written everything
     return accuracy
 
 
@@ -122,8 +123,7 @@ def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
 
 def _end_where_stopped(job: Job) -> None:
     if job.plan.stopped:
-        # Rank 0 gets here with the manifest written. No rank leaves before: the launcher would then end rank 0.
-        job.rank.control.agree("stopped", lambda: True)
+        job.rank.control.part()  # rank 0 gets here with the manifest written
         raise StoppedError.after(job.plan.last_step, job.stop.signal)
 
 

@@ -18,6 +18,7 @@ from tests.distributed.test_identity import weights
 from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.blocks import make_block
 from trainer.data.source import ImageSource
+from trainer.local_losses.following import Follower
 from trainer.plan import Plan
 from trainer.schedules import Constant
 from trainer.update import Update
@@ -37,8 +38,9 @@ def needs(gpus: int) -> pytest.MarkDecorator:
     return pytest.mark.skipif(torch.cuda.device_count() < gpus, reason=f"fewer than {gpus} GPUs")
 
 
-def test_the_host_never_waits_for_the_device_in_a_training_step(configured: Compose) -> None:
-    config, device = configured(*SOFT_AND_RANDOM), torch.device("cuda", 0)
+@pytest.mark.parametrize("local_loss", ["dgl", "overlap"])
+def test_the_host_never_waits_for_the_device_in_a_training_step(local_loss: str, configured: Compose) -> None:
+    config, device = configured(*SOFT_AND_RANDOM, f"local_loss={local_loss}"), torch.device("cuda", 0)
     images = load_images(config["dataset"])
     spec, plan = data_spec(config["dataset"], images), Plan(64, 8, 8, epochs=1)
     source = ImageSource(
@@ -48,9 +50,14 @@ def test_the_host_never_waits_for_the_device_in_a_training_step(configured: Comp
     parameters = block.parameters()
     block.train_with(Update(parameters, lambda p: torch.optim.SGD(p, 0.01, 0.9), Constant(), 1, 8))
     block.train()
+    follower = block.classifier if isinstance(block.classifier, Follower) else None
+    published = {} if follower is None else {name: own.cpu() for name, own in follower.next.state_dict().items()}
     try:
         for packet in source.packets(plan.tags(next(plan.phases()))):
-            block.learn(block.forward(packet))
+            output = block.forward(packet)
+            if follower is not None:
+                follower.follow(published)
+            block.learn(output)
             if packet.tag.step == 2:  # memory has been allocated and kernels have been loaded
                 torch.cuda.set_sync_debug_mode("error")
     finally:

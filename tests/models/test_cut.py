@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from trainer.data.images import DataSpec
 from trainer.errors import SettingError
+from trainer.local_losses.greedy import Greedy
 from trainer.models.cut import Slice, cut_up
 from trainer.models.torchvision import torchvision_model
-from trainer.network import feature_shapes
+from trainer.network import Network, feature_shapes
 from trainer.seeds import seeded
 from trainer.units import named_parameters, named_state, nested, units_of
 
@@ -69,12 +71,13 @@ def test_initial_weights_are_torchvisions():
 
 
 def test_no_unit_writes_to_its_input():
-    for unit in units_of(torchvision_model("densenet121", 10)).values():
+    spec = DataSpec(8, 8, 10, (3, 32, 32), (0.5,) * 3, (0.5,) * 3)
+    for unit in Network.of(torchvision_model("densenet121", 10), spec, Greedy(), 0).units.values():
         assert not getattr(unit, "inplace", False)
-    model = torchvision_model("vgg11_bn", 10).eval()
+    network = Network.of(torchvision_model("vgg11_bn", 10).eval(), spec, Greedy(), 0)
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
-        for name, unit in units_of(model).items():
+        for name, unit in network.units.items():
             before = x.clone()
             out = unit(x)
             assert torch.equal(x, before), name

@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
+from trainer.data.images import DataSpec
 from trainer.errors import SettingError
+from trainer.local_losses.greedy import Greedy
+from trainer.local_losses.overlap import Overlap
 from trainer.network import Network
 from trainer.partition.partition import Partition, place
 from trainer.partition.strategies import Balanced, Even, Profiled, check_points
@@ -106,3 +111,29 @@ def test_coefficients_must_be_positive() -> None:
         Balanced(cpu={"gflops": 0, "gbytes_per_second": 1}, cuda=MACHINES["cuda"])
     with pytest.raises(SettingError, match="partition.repeats=0"):
         Profiled(0)
+
+
+def of_the_user(spec: DataSpec, *units: nn.Module) -> Network:
+    """A network of ``units`` between a convolution and a linear layer."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), *units, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    return Network.of(model, spec, Overlap(Greedy()), 0)
+
+
+def test_units_that_work_in_place_can_be_cut_off(spec: DataSpec) -> None:
+    """Their input is what the block before hands on, and its classifier works on."""
+    network = of_the_user(spec, nn.Sequential(nn.ReLU(inplace=True)), nn.SiLU(inplace=True))
+    chosen = Balanced(**MACHINES).choose(network, 2, 4, CPU)
+    assert len(Partition.of(network, chosen, on(2)).blocks) == 2
+    x = torch.randn(2, 4, 5, 5)
+    for unit in list(network.units.values())[1:3]:
+        before = x.clone()
+        unit(x)
+        assert torch.equal(x, before)
+
+
+def test_a_block_with_nothing_to_train_is_refused(spec: DataSpec) -> None:
+    network = of_the_user(spec)
+    names = network.names
+    chosen = replace(Balanced(**MACHINES).choose(network, 2, 4, CPU), cuts=[names[0], names[2]])
+    with pytest.raises(SettingError, match=f"the block that ends with {names[2]} has nothing to train"):
+        Partition.of(network, chosen, on(1))

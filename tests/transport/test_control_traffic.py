@@ -26,6 +26,19 @@ def test_rank_0_decides_once_and_the_others_wait() -> None:
     assert zero.agree("key", lambda: "asked again") == {"a": [1, 2]}
 
 
+def test_no_rank_leaves_before_the_others_know_that_it_may() -> None:
+    zero, one = pair()
+    left: list[int] = []
+    ranks = [threading.Thread(target=lambda rank=rank: (rank.part(), left.append(rank.rank))) for rank in (zero, one)]
+    for rank in ranks:
+        rank.start()
+        rank.join(0.05)
+        assert left == [] or rank is ranks[1]  # the one alone waits
+    for rank in ranks:
+        rank.join(5)
+    assert sorted(left) == [0, 1]
+
+
 def test_records_of_a_rank_arrive_in_order() -> None:
     zero, one = pair()
     for step in range(3):

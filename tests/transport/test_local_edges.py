@@ -11,7 +11,8 @@ from trainer.hostcopy import Moment
 from trainer.packet import OPEN_END, Field, Kind, Layout, Packet, Tag, header
 from trainer.plan import Plan
 from trainer.transport.edges import EndSink, LocalEdge
-from trainer.transport.remote import RUN_AHEAD, RemoteSink, RemoteSource, lost_peer
+from trainer.transport.lost import lost_peer
+from trainer.transport.remote import RUN_AHEAD, RemoteSink, RemoteSource
 
 LAYOUT = Layout([Field("x", (2, 3), torch.float32), Field("label", (2,), torch.int64)])
 CLOCK = Clock(torch.device("cpu"))

@@ -149,6 +149,8 @@ def _exchanges(block: Block, job: Job) -> list[Exchange]:
         exchanges.append(Publisher(control, first, block.units[first], refresh))
     if isinstance(block.classifier, Follower):
         followed = job.partition.blocks[block.index + 1].units[0]
+        # Changes nothing, but loads what it runs on a GPU, which could wait in vain once NCCL receives.
+        block.classifier.follow(block.classifier.next.state_dict())
         exchanges.append(Subscriber(control, followed, block.classifier.follow, refresh, job.clock, job.rank.timeout))
     return exchanges
 

@@ -2,7 +2,7 @@
 ``torch.distributed.pipelining`` and its public interface alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -174,11 +174,14 @@ class Pipeline:
         rank, plan = job.rank, job.plan
         pipelined = self._stages(job)
         job.start.fill(pipelined)
-        # Labels and the plan's early end go from rank to rank beside the activations: every rank knows where it is.
+        # Labels and the plan's early end go from rank to rank beside the activations: every rank knows where it is. On
+        # GPUs through host memory: a receive that NCCL has posted early would keep the GPU from loading the kernels of
+        # the very step that has to be done before the packet is sent.
         labels = Layout([data_fields(job.network.spec, plan.batch_size)["label"]])
         ranks = range(rank.world_size)
+        by_host = replace(rank, staged=rank.device.type == "cuda")
         edges = open_edges(
-            rank, ranks, [labels] * (len(ranks) - 1), image_source(job), plan, job.clock, self.queue_depth
+            by_host, ranks, [labels] * (len(ranks) - 1), image_source(job), plan, job.clock, self.queue_depth
         )
         learners = [pipelined] if pipelined.has_loss else []
         measure = Measure(learners, job.clock, job.reporter, job.log_every, plan.done)
@@ -189,7 +192,7 @@ class Pipeline:
     def _stages(self, job: Job) -> Pipelined:
         """This rank's stages under the schedule."""
         rank, plan, partition = job.rank, job.plan, job.partition
-        group = rank.group()
+        group = rank.group(one_queue=False)
         own = [index for index, block in enumerate(partition.blocks) if block.rank == rank.rank]
         blocks = [new_block(job, index) for index in own]
         count = len(partition.blocks)

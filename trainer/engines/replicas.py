@@ -21,7 +21,7 @@ from trainer.errors import SettingError
 from trainer.packet import Packet
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
-from trainer.transport.remote import lost_group
+from trainer.transport.lost import lost_group
 
 
 class ReplicatedBlock(Block):

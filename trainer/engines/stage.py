@@ -14,7 +14,7 @@ from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Kind, Packet, Tag
 from trainer.transport.relay import Relay
-from trainer.transport.remote import lost_group
+from trainer.transport.lost import lost_group
 from trainer.update import Update
 
 

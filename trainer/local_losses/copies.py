@@ -10,11 +10,21 @@ from torch.nn.modules.batchnorm import _NormBase
 M = TypeVar("M", bound=nn.Module)
 
 
+def trainable_copy(unit: M) -> M:
+    """A copy with the weights of ``unit``. It works out of place: what it is given is a block's output, which goes to
+    the next block as well."""
+    copied = copy.deepcopy(unit)
+    for module in copied.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    return copied
+
+
 def fresh_copy(unit: M) -> M:
     """A copy with initial weights of its own: those of ``unit`` in a random order, drawn from torch's global generator.
     Initial weights are independent draws of one distribution in each tensor, so the order makes them new ones of the
     same distribution, whatever the model's way of initialisation."""
-    copied = copy.deepcopy(unit)
+    copied = trainable_copy(unit)
     with torch.no_grad():
         for parameter in copied.parameters():
             order = torch.randperm(parameter.numel())
@@ -25,7 +35,7 @@ def fresh_copy(unit: M) -> M:
 def frozen_copy(unit: M) -> M:
     """A copy that no optimizer and no forward changes: its parameters need no gradient, though one flows through, and
     its batch norms normalise by the batch in training but leave their running statistics to whoever sets them."""
-    copied = copy.deepcopy(unit).requires_grad_(False)
+    copied = trainable_copy(unit).requires_grad_(False)
     for module in copied.modules():
         if isinstance(module, _NormBase):
             module.momentum = 0.0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import SettingError, at_least
+from trainer.hostcopy import to_device
 from trainer.local_losses.base import Judged, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
 from trainer.local_losses.copies import frozen_copy
 from trainer.packet import Packet
@@ -50,7 +51,7 @@ class Follower(LocalClassifier):
     def follow(self, weights: Mapping[str, Tensor]) -> None:
         """Refresh the copy by the real unit's ``weights``, its state by name with the statistics of batch norms."""
         for name, own in self.next.state_dict().items():
-            new = weights[name].to(own.device, non_blocking=True)
+            new = to_device(weights[name], own.device)
             if self.keep and own.is_floating_point():
                 own.lerp_(new, 1 - self.keep)
             else:

@@ -1,13 +1,12 @@
 """Momentum auxiliary network (Su et al., arXiv 2407.05623; MAN++, arXiv 2507.16279): the local classifier stands behind
 the next block's first unit, twice: as a moving average of the real one, and as a copy that learns."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from trainer.errors import SettingError
 from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss
+from trainer.local_losses.copies import trainable_copy
 from trainer.local_losses.following import Follower, Following
 
 
@@ -16,7 +15,7 @@ class MomentumFollower(Follower):
 
     def __init__(self, unit: LaterUnit, behind: LocalClassifier, keep: float, learn_scale: bool) -> None:
         super().__init__(unit, behind, keep)
-        self.learned = copy.deepcopy(unit.module)
+        self.learned = trainable_copy(unit.module)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=learn_scale)
 
     def beyond(self, features: Tensor) -> Tensor:

@@ -134,9 +134,6 @@ def _units(module: nn.Module, prefix: str, pieces: Sequence[_Piece]) -> Iterator
         if inner:
             yield from _units(child, f"{prefix}{name}.", inner)
         else:
-            # A unit may not write to its input, which is still needed by the local classifier before it.
-            if getattr(child, "inplace", False):
-                child.inplace = False  # type: ignore[assignment]
             yield f"{prefix}{name}", child
 
 

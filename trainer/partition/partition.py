@@ -37,7 +37,8 @@ class Partition:
     @classmethod
     def of(cls, network: Network, chosen: Chosen, place: Callable[[Sequence[float]], list[int]]) -> "Partition":
         """The partition of chosen cuts; ``place`` gives each block's rank by the blocks' costs. Raises
-        ``SettingError`` where blocks would share a parameter, which each of them trains from its own loss."""
+        ``SettingError`` where blocks would share a parameter, which each of them trains from its own loss, and where
+        one has none to train."""
         pieces = network.split(chosen.cuts)
         _refuse_cut_ties(pieces, chosen.cuts)
         names = [list(piece) for piece in pieces]
@@ -46,6 +47,12 @@ class Partition:
         blocks = []
         for units, piece, cost, rank in zip(names, pieces, seconds, owners, strict=True):
             classifier = network.classifier(units[-1], chosen.cuts)
+            modules = (*piece.values(), classifier)
+            if not any(parameter.requires_grad for module in modules for parameter in module.parameters()):
+                raise SettingError(
+                    f"the block that ends with {units[-1]} has nothing to train, neither in its units nor in its local "
+                    f"classifier; cut elsewhere, or set another partition.blocks"
+                )
             own = sum(parameter.numel() for parameter in named_parameters(piece).values())
             extra = sum(parameter.numel() for parameter in classifier.parameters())
             blocks.append(BlockPlan(units, own, extra, cost, rank))

@@ -13,7 +13,8 @@ from trainer.packet import Layout
 from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.transport.edges import EndSink, LocalEdge, Sink, Source
-from trainer.transport.remote import RemoteSink, RemoteSource, lost_peer
+from trainer.transport.lost import lost_peer
+from trainer.transport.remote import RemoteSink, RemoteSource
 from trainer.transport.slots import receive_slots, send_slots
 
 RECEIVE_SLOTS = 2
@@ -68,6 +69,7 @@ def _edge_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
     the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
     size = rank.world_size // rank.replicas
     pairs = [[r, r + 1] for r in range(rank.world_size - 1) if (r + 1) % size]
+    pairs.sort(key=lambda pair: pair[0] % 2)  # a pair connects at once, so two rounds instead of one after another
     return {pair[0]: rank.group(pair) for pair in pairs}
 
 

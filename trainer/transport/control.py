@@ -57,6 +57,17 @@ class Control:
         while True:
             yield json.loads(self._store.queue_pop("records"))
 
+    def part(self) -> None:
+        """At the end, wait for the others: no rank leaves before rank 0 has come here, since a launcher may end all
+        when one leaves, and rank 0, which may have the store, not before every other one has heard so."""
+        if self.rank > 0:
+            self._store.get("parted/0")
+            self._store.set(f"parted/{self.rank}", "")
+            return
+        self._store.set("parted/0", "")
+        for rank in range(1, self.world_size):
+            self._store.get(f"parted/{rank}")
+
     def share(self, key: str, value: Any) -> list[Any]:
         """Every rank's ``value``, which must be JSON, by rank; waits until each has called this. Not for the training
         loop."""

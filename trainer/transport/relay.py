@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.transport.remote import lost_peer
+from trainer.transport.lost import lost_peer
 
 
 class Relay:

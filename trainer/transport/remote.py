@@ -6,17 +6,14 @@ block that made it. Both sides know the plan of the run, so a receive is posted 
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 
-import torch
-import torch.distributed as dist
-
 from trainer.clock import Clock
-from trainer.errors import PacketError, PeerError
+from trainer.errors import PacketError
 from trainer.hostcopy import HostCopy, Moment
 from trainer.packet import OPEN_END, Kind, Layout, Packet, Tag
 from trainer.plan import Plan
+from trainer.transport.lost import lost_peer
 from trainer.transport.slots import ReceiveSlot, SendSlot
 
 RUN_AHEAD = 4
@@ -128,26 +125,3 @@ class RemoteSink:
             with lost_peer(self._receiver, "the last packets to be taken"):
                 slot.wait()
                 Moment(slot.buffer.device).wait(self._timeout)
-
-
-@contextmanager
-def lost_group(what: str) -> Iterator[None]:
-    """Turn a process group's error in the middle of ``what``, which a library does for several ranks together, into one
-    that says so."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise PeerError(f"a rank went away or did not answer in time during {what}") from error
-        raise
-
-
-@contextmanager
-def lost_peer(rank: int, what: str) -> Iterator[None]:
-    """Turn the process group's error about a peer, or the end of a device's wait for it, into one that names it."""
-    try:
-        yield
-    except (RuntimeError, TimeoutError) as error:
-        if isinstance(error, torch.AcceleratorError):  # this rank's own
-            raise
-        raise PeerError(f"rank {rank} went away or did not answer in time while this rank waited for {what}") from error

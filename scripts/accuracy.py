@@ -1,8 +1,8 @@
 """How accurate each local loss is beside end-to-end training, on the same images with the same budget:
 
     python scripts/accuracy.py --data cifar10_small.npz
-    python scripts/accuracy.py --data cifar10.npz --epochs 160 --methods end-to-end infopro dgl --seeds 0 1 2 \\
-        -- batch_size=1024 optimizer.lr=0.8 optimizer.weight_decay=1e-4 scheduler.warmup_epochs=10
+    python scripts/accuracy.py --data cifar10.npz --epochs 160 --seeds 0 1 2 \\
+        --methods end-to-end infopro-contrast auglocal dgl -- experiment=resnet32_cifar10_k4
 
 Each method is a run of the trainer itself, ``engine=sequential``, which gives the weights that a pipeline would.
 End-to-end training is the same run with one block. A run that is there already is not repeated and one that was stopped
@@ -24,7 +24,14 @@ import numpy as np
 import torch
 
 END_TO_END = "end-to-end"
-METHODS = (END_TO_END, "greedy", "dgl", "predsim", "infopro", "auglocal", "deinforeg", "overlap", "man")
+PLAIN = ("greedy", "dgl", "predsim", "infopro", "auglocal", "deinforeg", "overlap", "man")
+
+METHODS: dict[str, list[str]] = {
+    END_TO_END: [],
+    **{name: [f"local_loss={name}"] for name in PLAIN},
+    "infopro-contrast": ["local_loss=infopro", "local_loss.contrast=true"],
+}
+"""The settings of each method."""
 
 Curves = dict[str, list[list[dict[str, Any]]]]
 """For each method and each seed, the epochs' records."""
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="resnet32")
     parser.add_argument("--points", default="layer1.2,layer2.1,layer3.0", help="cut points of the local losses")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--work", type=Path, default=Path("outputs/accuracy"), help="where the runs lie")
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
@@ -66,14 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The epochs of one run; a run that has ended only prints its summary."""
     directory = (options.work / f"{method}-{seed}").absolute()
-    cut = (
-        ["partition.points=[]"]
-        if method == END_TO_END
-        else [f"partition.points=[{options.points}]", f"local_loss={method}"]
-    )
+    points = "" if method == END_TO_END else options.points
     overrides = [
         "engine=sequential", "tracker=none", "dataset=npz", f"dataset.path={options.data.absolute()}", f"seed={seed}",
-        f"model={options.model}", f"epochs={options.epochs}", *cut, *options.overrides,
+        f"model={options.model}", f"epochs={options.epochs}", f"partition.points=[{points}]", *METHODS[method],
+        *options.overrides,
     ]  # fmt: skip
     return jobs.run(1, overrides, directory).of_kind("epoch")
 

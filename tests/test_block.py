@@ -126,6 +126,8 @@ def test_dropout_differs_between_steps_and_parts_of_a_batch() -> None:
     pairs = [(step, part) for step in range(1, 5) for part in range(1, 5)]
     masks = {tuple(block.run(torch.ones(1, 64), Tag(Kind.TRAIN, step, 1), part)[0].tolist()) for step, part in pairs}
     assert len(masks) == len(pairs)
+    block.replica = 1  # has other images, which need not lose the same features
+    assert tuple(block.run(torch.ones(1, 64), Tag(Kind.TRAIN, 1, 1), 1)[0].tolist()) not in masks
 
 
 def test_what_crosses_a_cut_is_declared(network: Network) -> None:

@@ -1,5 +1,7 @@
 """The files of conf/: each composes and builds what it names; recipes fit what they are for; --help tells of all."""
 
+import math
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -80,15 +82,37 @@ BLOCKS = {"resnet32": [4, 4, 4, 5], "resnet110": [13, 14, 14, 15], "vit": [4, 3,
 """Units in each block: the stem stands in the first, the head in the last."""
 
 
-@pytest.mark.parametrize("data, batch, rate", [("cifar10", 1024, 0.8), ("svhn", 1024, 0.8), ("stl10", 128, 0.1)])
-def test_the_recipe_is_the_published_one(data, batch, rate, configured):
-    config = configured(f"experiment=resnet32_{data}_k4")
-    optimizer, scheduler = config["optimizer"], config["scheduler"]
-    assert (config["batch_size"], config["epochs"]) == (batch, 160)
+CUTS = {"resnet32": ["layer1.2", "layer2.1", "layer3.0"], "resnet110": ["layer1.11", "layer2.7", "layer3.3"]}
+
+PUBLISHED = {
+    # experiment: batch, rate, InfoPro's reconstruction and label at the first and the last cut
+    "resnet32_cifar10_k4": (1024, 0.8, [6, 1], [0, 2]),
+    "resnet110_cifar10_k4": (1024, 0.8, [1, 0], [0, 1]),
+    "resnet32_svhn_k4": (1024, 0.8, [5, 0.5], [0, 1]),
+    "resnet110_svhn_k4": (1024, 0.8, [5, 0.5], [0, 1]),
+    "resnet32_stl10_k4": (128, 0.1, [20, 5], [0.2, 2]),
+    "resnet110_stl10_k4": (128, 0.1, [20, 5], [0.2, 2]),
+}
+"""arXiv 2101.10832 and its code; of ResNet-32 on SVHN and STL-10 those of ResNet-110."""
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_the_recipe_is_the_published_one(experiment, configured):
+    batch, rate, reconstruction, label = PUBLISHED[experiment]
+    model, data, _ = experiment.split("_")
+    config = configured(f"experiment={experiment}", "local_loss=infopro")
+    optimizer, local_loss = config["optimizer"], config["local_loss"]
+    assert (config["batch_size"], config["epochs"], config["partition"]["points"]) == (batch, 160, CUTS[model])
     assert (optimizer["lr"], optimizer["momentum"], optimizer["nesterov"]) == (rate, 0.9, True)
     assert optimizer["weight_decay"] == 1e-4
-    schedule = build("scheduler", scheduler)
-    assert rate * schedule(0.0, 160) == pytest.approx(0.01)
+    assert (local_loss["reconstruction"], local_loss["label"]) == (reconstruction, label)
+    schedule = build("scheduler", config["scheduler"])
+    assert rate * schedule(0.0, 160) == pytest.approx(0.01, rel=0.01)
+    # In the middle of an epoch as at its beginning: half way up the ramp, half way down the cosine, and at its end.
+    half = (1 + math.cos(math.pi * 6 / 160)) / 2 * rate / 2 + 0.01 / 2
+    assert rate * schedule(5.5, 160) == pytest.approx(half, rel=1e-6)
+    assert schedule(79.5, 160) == pytest.approx(0.5)
+    assert schedule(159.5, 160) == 0
     crop, *flip = config["dataset"]["augment"]
     assert (crop["padding"], crop["mode"], len(flip)) == {
         "cifar10": (4, "reflect", 1),

@@ -201,9 +201,10 @@ class Block:
             exchange.close()
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
-        """Let dropout and the like draw the same numbers wherever the unit runs."""
+        """Let dropout and the like draw the same numbers wherever the unit runs, but others in each replica."""
+        copy = ("replica", self.replica) if self.replica else ()
         # Both halves are used again: the step's by other units, the unit's in other steps.
-        seed = derive(self.seed, "step", tag.kind, tag.step) ^ derive(self.seed, "unit", *unit)
+        seed = derive(self.seed, "step", tag.kind, tag.step) ^ derive(self.seed, "unit", *unit, *copy)
         seed_device(self.device, seed)
 
 

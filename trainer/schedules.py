@@ -60,7 +60,7 @@ class Step:
 
 class OneCycle:
     """Half a cosine up to the base rate, and half a cosine down to nearly nothing (Smith & Topin, arXiv 1708.07120, in
-    the form of torch's ``OneCycleLR``)."""
+    the form of torch's ``OneCycleLR``; momentum stays as it is)."""
 
     def __init__(self, rise: float = 0.3, start: float = 0.04, end: float = 4e-6) -> None:
         """The way up is ``rise`` of the run; it begins at ``start`` and ends, after the way down, at ``end``, both

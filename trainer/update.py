@@ -28,7 +28,8 @@ class UpdateOptions:
             their mean gradient.
         decay_norms_and_biases: whether weight decay also holds for vectors: biases and the weights of norms.
         average: the share of the old in an exponential moving average of the weights, which is then what is tested and
-            saved; running statistics of batch norm are not averaged. None for no average.
+            saved; in update n it is at most (1 + n) / (10 + n), so that the initial weights are soon forgotten. Running
+            statistics of batch norm are not averaged. None for no average.
     """
 
     clip_norm: float | None = None
@@ -74,6 +75,7 @@ class Update:
         self.optimizer = make_optimizer([{**group, "params": list(group["params"].values())} for group in groups])
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
+        self._before = 0  # updates before this one
 
     @property
     def learning_rate(self) -> float:
@@ -91,7 +93,7 @@ class Update:
     def begin(self, step: int) -> None:
         """Set the learning rate of step number ``step`` (from 1) and forget the gradients that have been applied. All
         steps of a batch have the rate of the first."""
-        part = (step - 1) % self.options.accumulate
+        self._before, part = divmod(step - 1, self.options.accumulate)
         factor = self._schedule((step - 1 - part) / self._steps_per_epoch, self._epochs)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
@@ -112,7 +114,8 @@ class Update:
         averages = [p.detach().clone() if a is None else a for p, a in zip(parameters, averages, strict=True)]
         self.optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(averages, parameters, 1 - self.options.average)
+            kept = min(self.options.average, (1 + self._before) / (10 + self._before))
+            torch._foreach_lerp_(averages, parameters, 1 - kept)
         for parameter, average in zip(parameters, averages, strict=True):
             self.optimizer.state[parameter][AVERAGE] = average
 

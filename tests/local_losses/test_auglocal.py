@@ -8,7 +8,7 @@ from trainer.data.images import DataSpec
 from trainer.errors import SettingError
 from trainer.local_losses.auglocal import AugLocal, later_layers, pyramidal_depth, uniform_picks
 from trainer.local_losses.base import LaterUnit, Site
-from trainer.local_losses.copies import fresh_copy, frozen_copy
+from trainer.local_losses.copies import fresh_copy, frozen_copy, trainable_copy
 from trainer.models.resnet import BasicBlock, resnet_cifar
 from trainer.models.vit import vit
 from trainer.network import Network
@@ -43,7 +43,7 @@ def test_picks_are_those_of_the_paper_for_16_layers(cut, depth, picked):
 def test_depth_falls_towards_the_last_cut():
     assert [pyramidal_depth(5, 0.5, p) for p in (0.0, 0.5, 1.0)] == [5, 4, 3]
     assert [pyramidal_depth(5, 0.0, p) for p in (0.0, 0.5, 1.0)] == [5, 5, 5]
-    assert [pyramidal_depth(4, 1.0, p) for p in (0.0, 0.5, 1.0)] == [4, 3, 1]
+    assert [pyramidal_depth(4, 1.0, p) for p in (0.0, 0.5, 1.0)] == [4, 2, 1]  # 2.5 goes to the even number
 
 
 def test_resnet_heads_are_residual_blocks_that_change_width_as_the_model_does():
@@ -60,7 +60,9 @@ def test_resnet_heads_are_residual_blocks_that_change_width_as_the_model_does():
 def test_a_jump_over_two_stages_is_adapted():
     head = network(AugLocal(1)).classifier("layer1.2", CUTS).head
     x = torch.randn(2, 16, 32, 32)
-    assert [tuple(head[: k + 1](x).shape[1:]) for k in range(3)] == [(64, 8, 8), (64, 8, 8), (10,)]
+    (adapted, layer), last = head
+    assert [tuple(some.shape[1:]) for some in (adapted(x), layer(adapted(x)), head(x))] == [(64, 8, 8)] * 2 + [(10,)]
+    assert any(isinstance(module, nn.BatchNorm1d) for module in last)  # an adapter is no layer
 
 
 def test_vit_heads_are_encoder_layers():
@@ -128,6 +130,15 @@ def test_a_frozen_copy_passes_the_gradient_on_and_keeps_its_statistics():
     frozen(x).square().sum().backward()
     assert x.grad.abs().sum() > 0 and not any(p.requires_grad for p in frozen.parameters())
     assert torch.equal(frozen[1].running_mean, torch.zeros(2)) and norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("copied", [trainable_copy, fresh_copy, frozen_copy])
+def test_a_copy_does_not_write_to_what_it_is_given(copied):
+    """It is a block's output, which another block gets as well."""
+    unit, x = nn.Sequential(nn.Hardswish(inplace=True)), torch.randn(4, 3)
+    before = x.clone()
+    assert not torch.equal(copied(unit)(x), before) and torch.equal(x, before)
+    assert unit[0].inplace
 
 
 def test_a_fresh_copy_keeps_constants():

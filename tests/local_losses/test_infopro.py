@@ -161,6 +161,15 @@ def test_decoders_give_the_shape_of_their_target(features, target):
     assert decoder(features, target)(torch.randn(2, *features)).shape == (2, *target)
 
 
+def test_convolutions_begin_as_those_of_the_published_resnets(site):
+    classifier = InfoPro([1, 1], [1, 1]).classifier(site((64, 8, 8)))
+    for convolution in (*classifier.decoder.layers, *classifier.trunk):
+        if isinstance(convolution, nn.Conv2d):
+            wanted = math.sqrt(2 / (9 * convolution.out_channels))
+            assert convolution.weight.std().item() == pytest.approx(wanted, rel=0.1)
+    assert [layer.out_channels for layer in classifier.decoder.layers if isinstance(layer, nn.Conv2d)] == [12, 3]
+
+
 def test_head_is_the_published_one_for_resnet32(site):
     from trainer.local_losses.base import LaterUnit, Site
 

@@ -6,12 +6,24 @@ import torch.nn.functional as F
 
 from trainer.errors import SettingError
 from trainer.local_losses.pooling import flat_pool
+from trainer.local_losses.contrast import supervised_contrast
+from trainer.local_losses.deinforeg import covariance_term
 from trainer.local_losses.predsim import PredSim, spread
 from trainer.local_losses.similarity import similarity, similarity_loss
 
 
 def test_it_learns_maps_tokens_and_vectors(check_loss):
     check_loss(PredSim())
+
+
+@pytest.mark.parametrize(
+    "loss", [similarity, covariance_term, lambda x: supervised_contrast(x, torch.eye(2)[torch.arange(16) % 2])]
+)
+def test_products_of_samples_keep_their_precision_under_autocast(loss):
+    x = torch.randn(16, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(x)
+    assert torch.equal(found, loss(x))
 
 
 def test_similarity_by_hand():

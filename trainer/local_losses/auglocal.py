@@ -48,22 +48,18 @@ def later_layers(site: Site) -> list[Layer]:
 
 
 def uniform_picks(layers: int, depth: int) -> list[int]:
-    """``depth`` of ``layers`` later layers at equal distances, by number from 0; the last is always one of them."""
+    """``depth`` of ``layers`` later layers at equal distances, by number from 0; the last is always one of them. Halves
+    go up; in the paper's code they go to the layer whose number in the whole model is even."""
     if depth >= layers:
         return list(range(layers))
-    return [_rounded(layers / depth * i) - 1 for i in range(1, depth + 1)]
+    return [math.floor(layers / depth * i + 0.5) - 1 for i in range(1, depth + 1)]
 
 
 def pyramidal_depth(depth: int, taper: float, position: float) -> int:
     """The depth of the head at ``position`` between the first cut, 0.0, and the last, 1.0: it falls linearly from
     ``depth`` by the share ``taper`` of the way to 1."""
     fallen = taper * position
-    return max(1, _rounded(depth * (1 - fallen) + fallen))
-
-
-def _rounded(x: float) -> int:
-    """To the nearest whole number, halves up (Python's ``round`` goes to the even one)."""
-    return math.floor(x + 0.5)
+    return max(1, round(depth * (1 - fallen) + fallen))
 
 
 def adapter(features: tuple[int, ...], takes: tuple[int, ...]) -> nn.Module:
@@ -89,7 +85,7 @@ def copied_layers(site: Site, depth: int) -> tuple[list[nn.Module], tuple[int, .
 
     A picked layer gives the width and resolution that it has in the model. Where what comes is not what it takes,
     because layers between have been left out, the layer by which the model itself gets from here to there is copied in
-    its place, such as the first block of a stage; where the model has none, an adapter stands in front.
+    its place, such as the first block of a stage; where the model has none, an adapter of our own stands in front.
     """
     layers = later_layers(site)
     modules: list[nn.Module] = []
@@ -98,10 +94,11 @@ def copied_layers(site: Site, depth: int) -> tuple[list[nn.Module], tuple[int, .
         picked = layers[index]
         if picked.takes != shape:
             same_way = [layer for layer in layers if (layer.takes, layer.gives) == (shape, picked.gives)]
-            if not same_way:
-                modules.append(adapter(shape, picked.takes))
+            front = [] if same_way else [adapter(shape, picked.takes)]
             picked = same_way[0] if same_way else picked
-        modules.append(picked.fresh())
+            modules.append(nn.Sequential(*front, picked.fresh()))
+        else:
+            modules.append(picked.fresh())
         shape = picked.gives
     return modules, shape
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.local_losses.similarity import gram
+
 TEMPERATURE = 0.07
 
 
@@ -17,7 +19,7 @@ def supervised_contrast(embedding: Tensor, target: Tensor, temperature: float = 
         temperature: divides the cosine similarities.
     """
     unit = F.normalize(embedding.float(), dim=1)
-    similarity = unit @ unit.T / temperature
+    similarity = gram(unit) / temperature
     own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     log_share = similarity - similarity.masked_fill(own, -torch.inf).logsumexp(1, keepdim=True)
     label = target.argmax(1)

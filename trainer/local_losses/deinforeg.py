@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainer.errors import at_least
 from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool
-from trainer.local_losses.similarity import similarity_loss
+from trainer.local_losses.similarity import gram, similarity_loss
 from trainer.packet import Packet
 
 VARIANCE_EPSILON = 1e-4
@@ -25,7 +25,7 @@ def variance_term(z: Tensor) -> Tensor:
 def covariance_term(z: Tensor) -> Tensor:
     """The sum of the squared covariances of different columns of ``z`` ``(N, D)``, over D."""
     centred = z - z.mean(0)
-    covariance = centred.T @ centred / max(len(z) - 1, 1)
+    covariance = gram(centred.T) / max(len(z) - 1, 1)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 

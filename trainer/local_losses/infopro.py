@@ -11,6 +11,7 @@ from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, 
 from trainer.local_losses.contrast import supervised_contrast
 from trainer.local_losses.decoders import decoder
 from trainer.local_losses.pooling import MeanTokens, unknown_features
+from trainer.models.initial import kaiming_fan_out
 from trainer.packet import Packet
 
 EMBEDDING = 128
@@ -37,7 +38,7 @@ def trunk(site: Site, hidden: int) -> nn.Sequential:
             layers = [nn.LayerNorm(out), nn.Linear(out, out), nn.ReLU(inplace=True)]
         case _:
             raise unknown_features(site.features)
-    return nn.Sequential(*layers, nn.Linear(out, hidden), nn.ReLU(inplace=True))
+    return kaiming_fan_out(nn.Sequential(*layers, nn.Linear(out, hidden), nn.ReLU(inplace=True)))
 
 
 class LabelTerm(nn.Module):

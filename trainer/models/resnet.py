@@ -1,12 +1,11 @@
 """Residual networks in their CIFAR form (He et al., arXiv 1512.03385, section 4.2)."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
 from trainer.models.heads import PoolHead
+from trainer.models.initial import kaiming_fan_out
 
 
 class ConvNorm(nn.Sequential):
@@ -70,8 +69,4 @@ def resnet_cifar(depth: int, num_classes: int, image_shape: tuple[int, int, int]
             channels = out_channels
         model.add_module(f"layer{stage + 1}", layer)
     model.add_module("head", PoolHead(channels, num_classes))
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    return model
+    return kaiming_fan_out(model)

@@ -4,6 +4,7 @@ from torch import nn
 
 from trainer.errors import SettingError
 from trainer.models.heads import PoolHead
+from trainer.models.initial import kaiming_fan_out
 
 STAGES = {
     18: ("BasicBlock", (2, 2, 2, 2)),
@@ -54,10 +55,7 @@ def resnet_imagenet(depth: int, num_classes: int, image_shape: tuple[int, int, i
             channels = width * block.expansion
         model.add_module(f"layer{stage + 1}", layer)
     model.add_module("head", PoolHead(channels, num_classes))
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return model
+    return kaiming_fan_out(model)
 
 
 def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Module | None:

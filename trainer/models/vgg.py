@@ -4,6 +4,7 @@ from torch import nn
 
 from trainer.errors import SettingError
 from trainer.models.heads import PoolHead
+from trainer.models.initial import kaiming_fan_out
 
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """3x3 convolutions in each stage, by depth (which counts the two hidden layers left out here)."""
@@ -51,8 +52,7 @@ def vgg(depth: int, num_classes: int, image_shape: tuple[int, int, int]) -> nn.S
             channels = width
         model.add_module(f"layer{stage + 1}", layer)
     model.add_module("head", PoolHead(channels, num_classes))
-    for module in model.modules():
+    for module in kaiming_fan_out(model).modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     return model

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
 from trainer.models.heads import PoolHead
+from trainer.models.initial import kaiming_fan_out
 from trainer.models.regularization import check_rate
 
 
@@ -25,7 +26,7 @@ class PreActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, out_channels, H / stride, W / stride)``."""
         active = self.relu(self.norm1(x))
-        branch = self.conv2(self.relu(self.norm2(self.dropout(self.conv1(active)))))
+        branch = self.conv2(self.dropout(self.relu(self.norm2(self.conv1(active)))))
         return branch + (x if self.shortcut is None else self.shortcut(active))
 
 
@@ -69,7 +70,4 @@ def wide_resnet(
             channels = width
         model.add_module(f"layer{stage + 1}", layer)
     model.add_module("head", ActivatedPoolHead(channels, num_classes))
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return model
+    return kaiming_fan_out(model)

@@ -7,15 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.errors import SettingError
-from trainer.models.initial import kaiming_fan_out
 
 HIDDEN = 12
 """Channels between the two convolutions of a decoder of maps, as in InfoPro."""
 
 
 class MapDecoder(nn.Module):
-    """Resize to the target's resolution and convolve twice: ``(N, C, H, W)`` to ``(N, c, h, w)``. Initial weights as in
-    InfoPro, those of its ResNets."""
+    """Resize to the target's resolution and convolve twice: ``(N, C, H, W)`` to ``(N, c, h, w)``."""
 
     def __init__(self, features: tuple[int, int, int], target: tuple[int, int, int]) -> None:
         super().__init__()
@@ -27,7 +25,6 @@ class MapDecoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, target[0], 3, padding=1),
         )
-        kaiming_fan_out(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, c, h, w)``."""

@@ -75,6 +75,8 @@ class InfoProClassifier(LocalClassifier):
         self.term = ContrastTerm(hidden) if contrast else LabelTerm()
         target = site.image_shape if self.from_image else site.takes
         self.decoder = decoder(site.features, target) if self.reconstruction_weight else None
+        if self.decoder is not None and self.from_image:
+            kaiming_fan_out(self.decoder)  # as in the paper's code; a block's input has no bounded scale
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(N, ...)`` to logits ``(N, classes)``."""

@@ -1,6 +1,7 @@
 """How an error ends a run: with one sentence, said once on each machine, and an exit status that is not 0."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ GRACE_SECONDS = 30.0
 
 PEER_SECONDS = 2.0
 """How long a rank that lost a peer waits for the peer's own error."""
+
+LEAVE_SECONDS = 10.0
+"""How long after another rank's error a rank may still be there: on a GPU that waits for a packet that will not come it
+could not end by itself, and a launcher's signal is a wish to it. The rank that speaks needs less."""
 
 HEARD_SECONDS = 2.0
 """How long the store, which may be the failing machine's, stays so that other machines hear of the error."""
@@ -47,15 +52,20 @@ def fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoRet
 
 def end_with_others(launch: Launch) -> Callable[[], None]:
     """What to call now and then, from one thread: it ends this process where a rank of another machine has failed,
-    of which the launcher here does not know. One rank of each machine says why."""
-    if launch.one_node:
+    of which the launcher here does not know, and a while after any rank has. One rank of each machine says why."""
+    if launch.world_size == 1:
         return lambda: None
-    errors = _errors(launch).clone()
+    errors, limit = _errors(launch).clone(), math.inf
 
     def look() -> None:
+        nonlocal limit
         told = errors.error_of_another(launch.machine)
         if told is not None:
             print(f"error: {told}", file=sys.stderr, flush=True)
+            os._exit(1)
+        if limit == math.inf and errors.has_error():
+            limit = time.monotonic() + LEAVE_SECONDS
+        if time.monotonic() > limit:
             os._exit(1)
 
     return look

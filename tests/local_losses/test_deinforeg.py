@@ -14,8 +14,9 @@ def test_it_learns_maps_tokens_and_vectors(check_loss):
 
 
 def test_variance_term_by_hand():
-    # Deviations 3 and 0 (0.01 with the epsilon): they fall short of 1 by 0 and 0.99, over 2 columns and 2 rows.
-    assert variance_term(torch.tensor([[-3.0, 5.0], [3.0, 5.0]])).item() == pytest.approx(0.99 / 2 / 2, rel=1e-4)
+    # Deviations 3, 0 (0.01 with the epsilon) and 0.5 fall short of 1 by 0, 0.99 and 0.5, over 3 columns and 2 rows.
+    z = torch.tensor([[-3.0, 5.0, 0.5], [3.0, 5.0, -0.5]])
+    assert variance_term(z).item() == pytest.approx((0.99 + 0.5) / 3 / 2, rel=1e-3)
 
 
 def test_covariance_term_by_hand():

@@ -167,7 +167,15 @@ def test_convolutions_begin_as_those_of_the_published_resnets(site):
         if isinstance(convolution, nn.Conv2d):
             wanted = math.sqrt(2 / (9 * convolution.out_channels))
             assert convolution.weight.std().item() == pytest.approx(wanted, rel=0.1)
+    assert InfoPro([1, 1], [1, 1], contrast=True).classifier(site((64, 8, 8))).term.embed.out_features == 128
     assert [layer.out_channels for layer in classifier.decoder.layers if isinstance(layer, nn.Conv2d)] == [12, 3]
+
+
+def test_corners_stay_corners_when_maps_are_resized():
+    decoder_of_maps = decoder((1, 2, 2), (1, 3, 3))
+    decoder_of_maps.layers = nn.Identity()
+    resized = decoder_of_maps(torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]]))
+    assert resized[0, 0].tolist() == [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0], [4.0, 5.0, 6.0]]
 
 
 def test_head_is_the_published_one_for_resnet32(site):

@@ -82,10 +82,14 @@ class Control:
         self._store.set("error", json.dumps([machine, text]))
         return True
 
+    def has_error(self) -> bool:
+        """Whether some rank has failed and said so."""
+        return self._store.check(["error"])
+
     def error_of_another(self, machine: int) -> str | None:
         """What people on machine number ``machine`` are to be told of an error on another one: given once, to the first
         of the machine's ranks that asks. None where there is nothing to tell."""
-        if not self._store.check(["error"]):
+        if not self.has_error():
             return None
         origin, text = json.loads(self._store.get("error"))
         if origin == machine or self._store.add(f"told/{machine}", 1) > 1:

@@ -16,15 +16,12 @@ from trainer.stop import SIGNALS
 from trainer.transport.control import Control
 from trainer.transport.heartbeat import BEAT_SECONDS, silent_ranks
 
-GRACE_SECONDS = 30.0
-"""How long a rank whose error another rank reports waits for the launcher to end it."""
-
 PEER_SECONDS = 2.0
 """How long a rank that lost a peer waits for the peer's own error."""
 
 LEAVE_SECONDS = 10.0
-"""How long after another rank's error a rank may still be there: on a GPU that waits for a packet that will not come it
-could not end by itself, and a launcher's signal is a wish to it. The rank that speaks needs less."""
+"""How long after another rank's error a rank may still be there: the launcher ends it, as a rule, but where a GPU waits
+for a packet that will not come its signal is only noted. The rank that speaks needs less."""
 
 HEARD_SECONDS = 2.0
 """How long the store, which may be the failing machine's, stays so that other machines hear of the error."""
@@ -58,6 +55,7 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
     errors, limit = _errors(launch).clone(), math.inf
 
     def look() -> None:
+        """End this process if it is time."""
         nonlocal limit
         told = errors.error_of_another(launch.machine)
         if told is not None:
@@ -116,7 +114,7 @@ def _speaks(error: Exception, text: str, launch: Launch) -> bool:
 def _wait_for_the_end(launch: Launch, status: int) -> NoReturn:
     """Another rank speaks; the launcher ends this one when that one has left. Its signal may have come already."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    look, end = end_with_others(launch), time.monotonic() + GRACE_SECONDS
+    look, end = end_with_others(launch), time.monotonic() + LEAVE_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(RuntimeError):  # the store has gone, the launcher is about to end this
             look()

@@ -67,6 +67,7 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
         silence.enter_context(contextlib.redirect_stderr(io.StringIO()))
 
     def task(settings: DictConfig) -> float:
+        """One job, for Hydra to call; an error ends the process."""
         silence.close()
         try:
             with hydra_errors_as_sentences():

@@ -12,7 +12,7 @@ from trainer.data.images import DataSpec
 from trainer.errors import SettingError
 from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss, ModelOutput, NoLocalLoss, Site
 from trainer.seeds import seeded
-from trainer.units import Units, units_of
+from trainer.units import Units, units_of, work_out_of_place
 
 
 @dataclass
@@ -99,8 +99,7 @@ def _keep_input(unit: nn.Module) -> None:
     another block's output, which the classifier there still needs."""
     while isinstance(unit, nn.Sequential) and len(unit):
         unit = unit[0]
-    if getattr(unit, "inplace", False):
-        unit.inplace = False  # type: ignore[assignment]
+    work_out_of_place(unit)
 
 
 def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

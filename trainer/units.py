@@ -54,6 +54,12 @@ def placed(module: M, device: torch.device) -> M:
     return module.to(device).to(memory_format=torch.channels_last)
 
 
+def work_out_of_place(layer: nn.Module) -> None:
+    """Let a layer that writes its output over its input, such as an activation, leave the input alone."""
+    if getattr(layer, "inplace", False):
+        layer.inplace = False  # type: ignore[assignment]
+
+
 def nested(units: Units) -> nn.Sequential:
     """The model whose units these are: the inverse of ``units_of``. Dots in names become nested ``nn.Sequential``s."""
     model = nn.Sequential()

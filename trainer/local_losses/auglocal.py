@@ -93,12 +93,9 @@ def copied_layers(site: Site, depth: int) -> tuple[list[nn.Module], tuple[int, .
     for index in uniform_picks(len(layers), depth):
         picked = layers[index]
         if picked.takes != shape:
-            same_way = [layer for layer in layers if (layer.takes, layer.gives) == (shape, picked.gives)]
-            front = [] if same_way else [adapter(shape, picked.takes)]
-            picked = same_way[0] if same_way else picked
-            modules.append(nn.Sequential(*front, picked.fresh()))
-        else:
-            modules.append(picked.fresh())
+            picked = next((layer for layer in layers if (layer.takes, layer.gives) == (shape, picked.gives)), picked)
+        fits = picked.takes == shape
+        modules.append(picked.fresh() if fits else nn.Sequential(adapter(shape, picked.takes), picked.fresh()))
         shape = picked.gives
     return modules, shape
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from trainer.units import work_out_of_place
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -15,8 +17,7 @@ def trainable_copy(unit: M) -> M:
     the next block as well."""
     copied = copy.deepcopy(unit)
     for module in copied.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
+        work_out_of_place(module)
     return copied
 
 

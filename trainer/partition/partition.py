@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from trainer.errors import SettingError
 from trainer.network import Network
 from trainer.partition.cost import Costs
@@ -47,12 +49,7 @@ class Partition:
         blocks = []
         for units, piece, cost, rank in zip(names, pieces, seconds, owners, strict=True):
             classifier = network.classifier(units[-1], chosen.cuts)
-            modules = (*piece.values(), classifier)
-            if not any(parameter.requires_grad for module in modules for parameter in module.parameters()):
-                raise SettingError(
-                    f"the block that ends with {units[-1]} has nothing to train, neither in its units nor in its local "
-                    f"classifier; cut elsewhere, or set another partition.blocks"
-                )
+            _refuse_untrainable(units[-1], (*piece.values(), classifier))
             own = sum(parameter.numel() for parameter in named_parameters(piece).values())
             extra = sum(parameter.numel() for parameter in classifier.parameters())
             blocks.append(BlockPlan(units, own, extra, cost, rank))
@@ -72,6 +69,14 @@ class Partition:
         blocks = [BlockPlan(**block) for block in value["blocks"]]
         classifier = {unit: math.inf if cost is None else cost for unit, cost in value["costs"]["classifier"].items()}
         return cls(value["cut_points"], value["how"], blocks, Costs(**{**value["costs"], "classifier": classifier}))
+
+
+def _refuse_untrainable(end: str, modules: Sequence[nn.Module]) -> None:
+    if not any(parameter.requires_grad for module in modules for parameter in module.parameters()):
+        raise SettingError(
+            f"the block that ends with {end} has nothing to train, neither in its units nor in its local classifier; "
+            f"cut elsewhere, or set another partition.blocks"
+        )
 
 
 def _refuse_cut_ties(pieces: Sequence[Units], cuts: Sequence[str]) -> None:

@@ -9,6 +9,9 @@ from trainer.transport.control import Control
 
 BEAT_SECONDS = 0.5
 
+JOIN_SECONDS = 5.0
+"""How long the end waits for the last beat, of which a store that has just gone may never speak."""
+
 LISTEN_SECONDS = 3.0
 """How long a rank is listened for before it counts as silent."""
 
@@ -31,9 +34,11 @@ def heartbeat(control: Control, look: Callable[[], None]) -> Iterator[None]:
         except RuntimeError:  # the store has gone, and with it whoever would listen
             return
 
-    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
     yield
     over.set()  # not after an error: a rank that waits to hear who failed is alive
+    thread.join(JOIN_SECONDS)  # a thread that is in the store when the interpreter ends makes the process abort
 
 
 def silent_ranks(control: Control) -> list[int]:

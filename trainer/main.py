@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.start import Decision, begin, decide, start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered
+from trainer.deterministic import deterministic
 from trainer.errors import SettingError
 from trainer.failing import beats, end_with_others, fail
 from trainer.launch import Launch
-from trainer.rank import Rank, set_deterministic
+from trainer.rank import Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
@@ -88,7 +89,7 @@ def _usage(*, _root_: DictConfig) -> str:
 
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
-    with heartbeat(beats(launch), end_with_others(launch)):
+    with heartbeat(beats(launch), end_with_others(launch)), deterministic(settings.deterministic):
         return _run_job(settings, launch)
 
 
@@ -98,7 +99,6 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     job = hydra_config.job.num if swept else 0
-    set_deterministic(settings.deterministic)
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]

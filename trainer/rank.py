@@ -138,15 +138,6 @@ def share_a_gpu(devices: Sequence[str]) -> bool:
     return len(set(gpus)) < len(gpus)
 
 
-def set_deterministic(wanted: bool) -> None:
-    """Let torch use only operations that repeat bit for bit, or whichever is fastest; where CUDA has none that repeats,
-    torch raises when it is called."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
-        torch.use_deterministic_algorithms(wanted)
-
-
 def choose_device(name: str, local_rank: int) -> torch.device:
     """The device of a rank for the setting ``device``; ranks beyond the number of GPUs share them in turn.
     Raises ``SettingError`` where there is no such device."""

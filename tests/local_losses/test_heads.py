@@ -10,6 +10,7 @@ from trainer.errors import SettingError
 from trainer.local_losses.base import ModelOutput, Site, correct
 from trainer.local_losses.dgl import DGL
 from trainer.local_losses.greedy import Greedy
+from trainer.local_losses.pooling import PoolMap
 from trainer.packet import Kind, Packet, Tag
 
 FEATURES = [(8, 16, 16), (8, 3, 5), (12, 8), (8,)]
@@ -42,7 +43,7 @@ def test_the_dgl_head_has_the_published_size() -> None:
     # Pointwise: 3 (16*16 + 2*16); perceptron: 3 (64*64 + 2*64); output: 64*10 + 10.
     assert sum(p.numel() for p in DGL().classifier(site((16, 32, 32))).parameters()) == 3 * 288 + 3 * 4224 + 650
     # Pools 32x32 to 8x8, as the authors do.
-    assert DGL().classifier(site((16, 32, 32))).head[0].output_size == (8, 8)
+    assert DGL().classifier(site((16, 32, 32))).head[0].gives == (8, 8)
 
 
 def test_cross_entropy_of_valid_samples_only() -> None:
@@ -66,4 +67,4 @@ def test_negative_layer_counts_are_refused() -> None:
 
 def test_heads_without_hidden_layers_are_linear() -> None:
     head = DGL(0, 0).classifier(site((8, 8, 8))).head
-    assert [type(module) for module in head] == [nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]
+    assert [type(module) for module in head] == [PoolMap, PoolMap, nn.Flatten, nn.Linear]

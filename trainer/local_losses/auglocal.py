@@ -9,7 +9,7 @@ from torch import nn
 from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import HeadClassifier, LaterUnit, LocalClassifier, LocalLoss, Site
 from trainer.local_losses.copies import fresh_copy
-from trainer.local_losses.pooling import PoolTokens
+from trainer.local_losses.pooling import PoolMap, Windows
 from trainer.models.heads import linear_head
 
 
@@ -66,12 +66,14 @@ def adapter(features: tuple[int, ...], takes: tuple[int, ...]) -> nn.Module:
     """From features of one shape to those of another shape of the same kind: pooling and a linear map of the width.
     Raises ``SettingError`` for features that are no maps, tokens or vectors."""
     match features, takes:
-        case (channels, _, _), (width, high, wide):
+        case (channels, height, across), (width, high, wide):
             return nn.Sequential(
-                nn.AdaptiveAvgPool2d((high, wide)), nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+                PoolMap((height, across), (high, wide)),
+                nn.Conv2d(channels, width, 1, bias=False),
+                nn.BatchNorm2d(width),
             )
-        case (_, channels), (tokens, width):
-            return nn.Sequential(PoolTokens(tokens), nn.Linear(channels, width))
+        case (count, channels), (tokens, width):
+            return nn.Sequential(Windows(count, tokens), nn.Linear(channels, width))
         case (channels,), (width,):
             return nn.Linear(channels, width)
     raise SettingError(

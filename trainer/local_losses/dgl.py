@@ -4,7 +4,7 @@ from torch import nn
 
 from trainer.errors import SettingError, at_least
 from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
-from trainer.local_losses.pooling import MeanTokens, PoolTokens
+from trainer.local_losses.pooling import MeanTokens, PoolMap, Windows
 
 
 class MapHead(nn.Sequential):
@@ -15,10 +15,11 @@ class MapHead(nn.Sequential):
         self, features: tuple[int, int, int], num_classes: int, pointwise_layers: int, hidden_layers: int
     ) -> None:
         channels, height, width = features
-        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d((-(-height // 4), -(-width // 4)))]
+        quarter = -(-height // 4), -(-width // 4)
+        layers: list[nn.Module] = [PoolMap((height, width), quarter)]
         for _ in range(pointwise_layers):
             layers += [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-        layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        layers += [PoolMap(quarter, (2, 2)), nn.Flatten()]
         for _ in range(hidden_layers):
             layers += [
                 nn.Linear(4 * channels, 4 * channels, bias=False),
@@ -34,7 +35,7 @@ class TokensHead(nn.Sequential):
 
     def __init__(self, features: tuple[int, int], num_classes: int, pointwise_layers: int, hidden_layers: int) -> None:
         tokens, width = features
-        layers: list[nn.Module] = [nn.LayerNorm(width), PoolTokens(-(-tokens // 4))]
+        layers: list[nn.Module] = [nn.LayerNorm(width), Windows(tokens, -(-tokens // 4))]
         layers += self._layers(width, pointwise_layers)
         layers.append(MeanTokens())
         layers += self._layers(width, hidden_layers)

@@ -1,21 +1,51 @@
-"""Pooling that the heads of several local losses share."""
+"""Pooling that the heads of several local losses share.
 
+``nn.AdaptiveAvgPool2d`` sums its gradient on CUDA in whatever order the threads come, unless one place is left; what is
+here computes the same averages and repeats bit for bit.
+"""
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.errors import SettingError
 
 
-class PoolTokens(nn.Module):
-    """Average neighbouring tokens until ``tokens`` are left: ``(N, T, D)`` to ``(N, tokens, D)``."""
+class Windows(nn.Module):
+    """Average windows of neighbouring rows: ``(..., takes, D)`` to ``(..., gives, D)``. They are those of torch's
+    adaptive pooling: as many as asked for, of sizes that differ by one at most, overlapping where it does not come out
+    even."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, takes: int, gives: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool1d(tokens)
+        members = torch.zeros(gives, takes)
+        for index in range(gives):
+            members[index, index * takes // gives : -(-(index + 1) * takes // gives)] = 1
+        self.members: Tensor
+        self.sizes: Tensor
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("sizes", members.sum(1, keepdim=True), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, T, D)`` to ``(N, tokens, D)``."""
-        pooled: Tensor = self.pool(x.transpose(1, 2))
-        return pooled.transpose(1, 2)
+        """``(..., takes, D)`` to ``(..., gives, D)``."""
+        return (self.members @ x) / self.sizes
+
+
+class PoolMap(nn.Module):
+    """Average places of a map: ``(N, C, h, w)`` to ``(N, C, *gives)``, as ``nn.AdaptiveAvgPool2d``."""
+
+    def __init__(self, takes: tuple[int, int], gives: tuple[int, int]) -> None:
+        super().__init__()
+        self.takes, self.gives = takes, gives
+        self.even = all(before % after == 0 for before, after in zip(takes, gives, strict=True))
+        if not self.even:
+            self.rows, self.columns = (Windows(before, after) for before, after in zip(takes, gives, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` to ``(N, C, *gives)``."""
+        if self.even:
+            return F.avg_pool2d(x, [before // after for before, after in zip(self.takes, self.gives, strict=True)])
+        return self.columns(self.rows(x).transpose(2, 3)).transpose(2, 3)
 
 
 class MeanTokens(nn.Module):
@@ -38,12 +68,12 @@ def flat_pool(features: tuple[int, ...], limit: int) -> tuple[nn.Module, int]:
                     high = -(-high // 2)
                 else:
                     wide = -(-wide // 2)
-            return nn.Sequential(nn.AdaptiveAvgPool2d((high, wide)), nn.Flatten()), channels * high * wide
+            return nn.Sequential(PoolMap((height, width), (high, wide)), nn.Flatten()), channels * high * wide
         case (tokens, width):
             left = tokens
             while left * width > limit and left > 1:
                 left = -(-left // 2)
-            return nn.Sequential(PoolTokens(left), nn.Flatten()), left * width
+            return nn.Sequential(Windows(tokens, left), nn.Flatten()), left * width
         case (width,):
             return nn.Identity(), width
     raise unknown_features(features)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.test_update import take_step
 from trainer.block import Block
 from trainer.blocks import edge_layouts, make_block
 from trainer.errors import NonFiniteLossError
@@ -53,6 +54,14 @@ def test_a_step_is_forward_backward_and_one_optimizer_step(network: Network) -> 
     sgd(by_hand.parameters()).step()
     pairs = zip(block.parameters().values(), by_hand.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_what_is_held_after_a_step_keeps_no_graph(network: Network) -> None:
+    # Gradients that belong to the graph of an ordinary step would break a CUDA graph.
+    block = trainable(network, ["layer1.0"], 0)
+    output = block.forward(packet())
+    block.learn(output)
+    assert output.features.grad_fn is None
 
 
 def test_blocks_and_their_classifiers_have_global_names(network: Network) -> None:
@@ -141,6 +150,6 @@ def test_the_schedule_sets_the_rate_of_each_step() -> None:
     update = Update({"p": parameter}, sgd, Cosine(), epochs=2, steps_per_epoch=2)
     rates = []
     for step in range(1, 5):
-        update.step((parameter * 0).sum(), step)
+        take_step(update, (parameter * 0).sum(), step)
         rates.append(update.learning_rate)
     assert rates == pytest.approx([0.1 * 0.5 * (1 + math.cos(math.pi * done / 4)) for done in range(4)])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.command_line import TINY, CommandLine
+from tests.test_update import take_step
 from trainer.guard import Guard
 from trainer.schedules import Constant
 from trainer.update import Update
@@ -30,7 +31,7 @@ def trained(name: str, bad_steps: set[int], guarded: bool = True) -> dict[str, T
     for step in range(6 + len(bad_steps)):
         x = torch.full((8, 4), torch.inf) if step in bad_steps else next(good)
         loss = model(x).square().mean()
-        update.step(loss, step + 1)
+        take_step(update, loss, step + 1)
         if guarded:
             assert bool(guard.settle(loss, update.gradients())) == (step not in bad_steps)
     return {**model.state_dict(), **update.state()}

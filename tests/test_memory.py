@@ -32,7 +32,7 @@ def test_weights_gradients_and_optimizer_state(
     chosen = Balanced(machine, machine).choose(network, 3, 4, CPU)
     partition = Partition.of(network, chosen, lambda seconds: list(range(len(seconds))))
     options = UpdateOptions(average=average)
-    lines = memory_table(network, partition, 4, StepOptions("fp32", False, False, options), adamw, 2)
+    lines = memory_table(network, partition, 4, StepOptions("fp32", False, False, False, options), adamw, 2)
     packet = Packet(Tag(Kind.TRAIN, 1, 4), {"x": torch.randn(4, *spec.image_shape), "label": torch.arange(4)})
     for index, line in enumerate(lines[1:]):
         block = make_block(network, partition.cut_points, index, 4, CPU, FP32)

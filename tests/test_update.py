@@ -22,40 +22,47 @@ def one_weight(make_optimizer=sgd, **options):
     return weight, Update({"w": weight}, make_optimizer, Constant(), 10, 10, UpdateOptions(**options))
 
 
+def take_step(update, loss, number):
+    """Training step ``number`` (from 1) for a scalar loss."""
+    update.begin(number)
+    update.backward(loss)
+    update.finish(number)
+
+
 def test_a_step_follows_the_gradient_and_the_schedule():
     weight = nn.Parameter(torch.tensor([2.0]))
     update = Update({"w": weight}, sgd, Step([1.0], 0.1), 2, 1)
-    update.step(3 * weight.sum(), 1)
+    take_step(update, 3 * weight.sum(), 1)
     assert weight.item() == pytest.approx(0.5) and update.learning_rate == 0.5
-    update.step(3 * weight.sum(), 2)
+    take_step(update, 3 * weight.sum(), 2)
     assert weight.item() == pytest.approx(0.5 - 0.05 * 3) and update.learning_rate == pytest.approx(0.05)
 
 
 def test_clipping_scales_the_whole_gradient_of_a_block():
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     update = Update({"a": a, "b": b}, sgd, Constant(), 1, 2, UpdateOptions(clip_norm=1.0))
-    update.step(3 * a.sum() + 4 * b.sum(), 1)
+    take_step(update, 3 * a.sum() + 4 * b.sum(), 1)
     assert a.item() == pytest.approx(-0.3, abs=1e-5) and b.item() == pytest.approx(-0.4, abs=1e-5)
-    update.step(0.3 * a.sum() + 0.4 * b.sum(), 2)
+    take_step(update, 0.3 * a.sum() + 0.4 * b.sum(), 2)
     assert a.item() == pytest.approx(-0.45, abs=1e-5)
 
 
 def test_accumulation_steps_on_the_mean_gradient():
     weight, update = one_weight(accumulate=2)
-    update.step(1 * weight.sum(), 1)
+    take_step(update, 1 * weight.sum(), 1)
     assert weight.item() == 2.0 and update.pending()["w"].item() == 0.5
-    update.step(3 * weight.sum(), 2)
+    take_step(update, 3 * weight.sum(), 2)
     assert weight.item() == pytest.approx(2.0 - 0.5 * 2)
-    update.step(1 * weight.sum(), 3)
+    take_step(update, 1 * weight.sum(), 3)
     assert weight.item() == pytest.approx(1.0)
 
 
 def test_accumulation_goes_on_where_it_was_interrupted():
     weight, update = one_weight(accumulate=2)
-    update.step(1 * weight.sum(), 1)
+    take_step(update, 1 * weight.sum(), 1)
     other, resumed = one_weight(accumulate=2)
     resumed.restore(update.pending())
-    resumed.step(3 * other.sum(), 2)
+    take_step(resumed, 3 * other.sum(), 2)
     assert other.item() == pytest.approx(1.0)
     assert one_weight()[1].pending() == {}
 
@@ -69,7 +76,7 @@ def test_weight_decay_spares_vectors_where_asked():
 
     parameters = dict(reversed(list(layer.named_parameters())))
     update = Update(parameters, decaying, Constant(), 1, 1, UpdateOptions(decay_norms_and_biases=False))
-    update.step(0 * sum(value.sum() for value in layer.parameters()), 1)
+    take_step(update, 0 * sum(value.sum() for value in layer.parameters()), 1)
     for name, value in layer.named_parameters():
         expected = before[name] * 0.5 if name == "0.weight" else before[name]
         assert torch.allclose(value, expected), name
@@ -86,8 +93,8 @@ def test_the_moving_average_is_what_a_test_sees(make_optimizer):
     plain, reference = one_weight(make_optimizer)
     expected = 2.0
     for step, kept in enumerate([1 / 10, 0.15, 0.15], start=1):
-        update.step(weight.sum() ** 2, step)
-        reference.step(plain.sum() ** 2, step)
+        take_step(update, weight.sum() ** 2, step)
+        take_step(reference, plain.sum() ** 2, step)
         expected = kept * expected + (1 - kept) * plain.item()
     assert weight.item() == plain.item()
     with update.averaged():
@@ -98,7 +105,7 @@ def test_the_moving_average_is_what_a_test_sees(make_optimizer):
 
 def test_without_an_average_a_test_sees_the_weights():
     weight, update = one_weight()
-    update.step(weight.sum(), 1)
+    take_step(update, weight.sum(), 1)
     with update.averaged():
         assert weight.item() == 1.5
 
@@ -120,7 +127,7 @@ def test_a_batch_in_parts_has_one_rate_and_no_image_more():
     weight = nn.Parameter(torch.tensor([2.0]))
     update = Update({"w": weight}, sgd, lambda epoch, epochs: 1 - epoch / epochs, 4, 10, UpdateOptions(accumulate=2))
     for step in (5, 6):
-        update.step(1 * weight.sum(), step)
+        take_step(update, 1 * weight.sum(), step)
         assert update.learning_rate == pytest.approx(0.5 * (1 - 0.4 / 4))
     assert UpdateOptions(accumulate=4).images_a_step(12) == 3
     with pytest.raises(SettingError, match="update.accumulate=5 must divide batch_size=12"):

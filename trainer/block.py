@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.guard import Guard
 from trainer.hostcopy import HostCopy
-from trainer.local_losses.base import LocalClassifier
+from trainer.local_losses.base import Judged, LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
@@ -147,15 +147,24 @@ class Block:
             exchange.before(step)
         if self._guard is not None and self._exchanges:
             self._guard.keep(f"{CLASSIFIERS}.{self.cut}.")
-        with self._autocast:
-            self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-            judged = self.classifier.judge(output.features, output.incoming)
-        self.update.step(judged.loss, step)
+        self.update.begin(step)
+        judged = self.differentiate(output)
+        self.update.finish(step)
         good = None if self._guard is None else self._guard.settle(judged.loss, self.update.gradients())
         for exchange in self._exchanges:
             exchange.after(step)
         self.meter.add(judged, output["label"], good)
         self._watch.add(judged.loss, step, good)
+
+    def differentiate(self, output: Output) -> Judged:
+        """Judge what ``forward`` gave last, and leave the gradients with the parameters."""
+        with self._autocast:
+            self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
+            judged = self.classifier.judge(output.features, output.incoming)
+        self.update.backward(judged.loss)
+        # The packet may be held for a while, and what it was made by need not be.
+        output.features = output.features.detach()
+        return Judged(judged.loss.detach(), judged.logits.detach())
 
     @torch.no_grad()
     def test(self, output: Output) -> None:

@@ -44,12 +44,16 @@ class Run:
             for key, hint in shared.items():
                 check_type(f"{group}.{key}", config[group].get(key), hint)
         update, batch_size = UpdateOptions(**config["update"]), config["batch_size"]
-        self.options = StepOptions(config["precision"], config["compile"], config["on_nan"] == "skip", update)
+        self.options = StepOptions(
+            config["precision"], config["compile"], config["cuda_graphs"], config["on_nan"] == "skip", update
+        )
         self.step_images = update.images_a_step(batch_size)
         self.engine: Engine = build("engine", config["engine"], offer={"batch_size": self.step_images})
         blocks = self.engine.blocks(rank.world_size)
         rank = replace(rank, replicas=self.engine.replicas(rank.world_size))
         self.engine.check(rank, self.options)
+        if self.options.cuda_graphs and rank.device.type != "cuda":
+            raise SettingError("cuda_graphs=true needs a GPU, and this run is on CPUs; set cuda_graphs=false")
         self.config, self.rank = config, rank
         self.schedule = build("scheduler", config["scheduler"])
         self.augment = augmentations(config["dataset"])

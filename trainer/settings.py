@@ -72,6 +72,7 @@ class Settings:
     batch_size: int = 64
     precision: str = "fp32"
     compile: bool = False
+    cuda_graphs: bool = False
     deterministic: bool = False
     device: str = "auto"
     threads: Any = "auto"

@@ -82,14 +82,6 @@ class Update:
         """The rate of the last step (of the first parameter group)."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, loss: Tensor, step: int) -> None:
-        """Do step number ``step`` (from 1) of the run for a scalar ``loss``."""
-        self.begin(step)
-        every = self.options.accumulate
-        (loss / every if every > 1 else loss).backward()
-        if step % every == 0:
-            self.apply()
-
     def begin(self, step: int) -> None:
         """Set the learning rate of step number ``step`` (from 1) and forget the gradients that have been applied. All
         steps of a batch have the rate of the first."""
@@ -100,6 +92,16 @@ class Update:
         if part == 0:
             for parameter in self.parameters.values():
                 parameter.grad = None
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a step's share of the gradient of its scalar ``loss``."""
+        every = self.options.accumulate
+        (loss / every if every > 1 else loss).backward()
+
+    def finish(self, step: int) -> None:
+        """Apply the gradients if step number ``step`` is the last of its batch."""
+        if step % self.options.accumulate == 0:
+            self.apply()
 
     def apply(self) -> None:
         """Let the optimizer step with the gradients that have been summed since ``begin``."""

@@ -14,7 +14,7 @@ from scripts.chaos import Job as Running
 from tests.conftest import Compose
 from tests.distributed.conftest import TINY, Job, run
 from tests.distributed.test_faults import LONG, log, until
-from tests.distributed.test_identity import weights
+from tests.distributed.test_identity import assert_identical, weights
 from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.blocks import make_block
 from trainer.data.source import ImageSource
@@ -24,6 +24,8 @@ from trainer.schedules import Constant
 from trainer.update import Update
 
 pytestmark = pytest.mark.gpu
+
+SMALL = ("device=cuda", "deterministic=true", "model.depth=14", "model.width=8", "optimizer.lr=0.02")
 
 SOFT_AND_RANDOM = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=8", "dataset.image_size=16", "dataset.mixup=0.2",
@@ -72,16 +74,32 @@ def test_the_host_never_waits_for_the_device_in_a_training_step(local_loss: str,
 def test_two_ranks_give_the_weights_of_one_process(
     gpus: int, carried: str, torchrun: Job, alone: Job, tmp_path: Path
 ) -> None:
-    settings = (*TINY, "device=cuda", "model.depth=14", "model.width=8", "partition.blocks=2", "optimizer.lr=0.02")
+    graphs = "cuda_graphs=false,true"
+    settings = ("--multirun", *TINY, *SMALL, "partition.blocks=2", "local_loss=dgl,infopro,overlap", graphs)
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in range(gpus))}
-    two = torchrun(2, tmp_path, *settings, "output_dir=two", environment=visible)
+    two = torchrun(2, tmp_path, *settings, "hydra.sweep.dir=two", environment=visible)
     assert two.status == 0, two.err
-    assert carried in two.out
+    assert two.out.count(carried) == 6
+    assert alone(tmp_path, *settings, "engine=sequential", "hydra.sweep.dir=one").status == 0
+    for job in range(6):
+        assert_identical(weights(tmp_path / f"two/{job}"), weights(tmp_path / f"one/{job}"))
+    for plain, graphed in ((0, 1), (2, 3), (4, 5)):
+        assert_identical(weights(tmp_path / f"one/{graphed}"), weights(tmp_path / f"one/{plain}"))
+
+
+def test_random_numbers_in_graphs_depend_on_neither_ranks_nor_interruptions(
+    torchrun: Job, alone: Job, tmp_path: Path
+) -> None:
+    vit = ("model=vit_tiny", "model.depth=4", "model.width=32", "model.heads=2", "model.dropout=0.2")
+    settings = (*TINY, "device=cuda", "deterministic=true", "partition.blocks=2", *vit, "cuda_graphs=true")
+    job = torchrun(2, tmp_path, *settings, "output_dir=two")
+    assert job.status == 0, job.err
     assert alone(tmp_path, *settings, "engine=sequential", "output_dir=one").status == 0
-    found, expected = weights(tmp_path / "two"), weights(tmp_path / "one")
-    assert found.keys() == expected.keys()
-    for name in found:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
+    for _ in range(2):
+        stop = ("max_steps=6",) if not (tmp_path / "parts").exists() else ()
+        assert alone(tmp_path, *settings, "engine=sequential", "output_dir=parts", *stop).status == 0
+    assert_identical(weights(tmp_path / "two"), weights(tmp_path / "one"))
+    assert_identical(weights(tmp_path / "parts"), weights(tmp_path / "one"))
 
 
 @pytest.fixture

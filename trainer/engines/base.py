@@ -31,18 +31,22 @@ class StepOptions:
     Attributes:
         precision: ``fp32`` or ``bf16``.
         compile: whether torch.compile makes the kernels.
+        cuda_graphs: whether each block's training step is replayed as CUDA graphs.
         skip_bad_steps: whether the update of a step whose loss is not finite is left out, instead of ending the run.
         update: what an update does beyond the optimizer's step.
     """
 
     precision: str
     compile: bool
+    cuda_graphs: bool
     skip_bad_steps: bool
     update: UpdateOptions
 
     def __post_init__(self) -> None:
         if self.skip_bad_steps and (self.update.accumulate > 1 or self.update.average):
             raise SettingError("on_nan=skip goes with neither update.accumulate nor update.average; use on_nan=stop")
+        if self.cuda_graphs and self.update.accumulate > 1:
+            raise SettingError("cuda_graphs=true does not go with update.accumulate; leave one of them out")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from trainer.ending import EndByHeaders, Ending
 from trainer.engines.base import Job, StepOptions
 from trainer.engines.loop import Lane, run
 from trainer.errors import SettingError, at_least
+from trainer.graphed import GraphedBlock
 from trainer.local_losses.following import Follower
 from trainer.partition.partition import Partition, place
 from trainer.precision import DTYPES
@@ -91,8 +92,10 @@ class Sequential(LocalLearning):
         return f"sequential, one process with {len(partition.blocks)} blocks"
 
 
-def own_blocks(job: Job, kind: type[Block] = Block) -> list[Block]:
-    """The blocks that the partition places on this rank, ready to learn."""
+def own_blocks(job: Job, kind: type[Block] | None = None) -> list[Block]:
+    """The blocks that the partition places on this rank, ready to learn; the options say of which ``kind`` they are,
+    unless the engine needs one of its own."""
+    kind = kind or (GraphedBlock if job.options.cuda_graphs else Block)
     blocks = []
     for index, owner in enumerate(job.partition.blocks):
         if job.rank.first + owner.rank == job.rank.rank:

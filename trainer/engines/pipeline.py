@@ -150,6 +150,8 @@ class Pipeline:
             raise SettingError(
                 "engine=pipeline has no update.clip_norm, update.accumulate or update.average; leave them out"
             )
+        if options.cuda_graphs:
+            raise SettingError("cuda_graphs=true does not go with engine=pipeline; use cuda_graphs=false")
         if options.skip_bad_steps:
             raise SettingError("on_nan=skip does not go with engine=pipeline; use on_nan=stop")
 

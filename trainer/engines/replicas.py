@@ -88,18 +88,21 @@ class Replicas:
         return world_size == 1
 
     def check(self, rank: Rank, options: StepOptions) -> None:
-        """Raise ``SettingError`` where copies would have to agree on which steps to skip."""
-        if options.skip_bad_steps and rank.world_size > 1:
-            raise SettingError(
-                f"on_nan=skip does not go with data parallelism on {rank.world_size} ranks; use on_nan=stop"
-            )
+        """Raise ``SettingError`` where copies would have to agree on which steps to skip, or average inside a graph."""
+        if rank.world_size == 1:
+            return
+        copies = f"does not go with data parallelism on {rank.world_size} ranks"
+        if options.skip_bad_steps:
+            raise SettingError(f"on_nan=skip {copies}; use on_nan=stop")
+        if options.cuda_graphs:
+            raise SettingError(f"cuda_graphs=true {copies}; use cuda_graphs=false")
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train this rank's copy; its state, on the first rank."""
         rank = job.rank
-        blocks = own_blocks(job, ReplicatedBlock)
         if rank.world_size == 1:
-            return train_blocks(job, blocks, self.queue_depth, EndByHeaders(job.plan, job.stop, rank.rank))
+            return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, rank.rank))
+        blocks = own_blocks(job, ReplicatedBlock)
         group = rank.group()
         for block in blocks:
             assert isinstance(block, ReplicatedBlock)

@@ -1,8 +1,9 @@
 """How accurate each local loss is beside end-to-end training, on the same images with the same budget:
 
     python scripts/accuracy.py --data cifar10_small.npz
-    python scripts/accuracy.py --data cifar10.npz --epochs 160 --seeds 0 1 2 \\
-        --methods end-to-end infopro-contrast auglocal dgl -- experiment=resnet32_cifar10_k4
+    python scripts/accuracy.py --data cifar10.npz --epochs 160 --seeds 0 1 2 --at-once 4 \\
+        --methods end-to-end infopro-contrast auglocal dgl -- experiment=resnet32_cifar10_k4 precision=bf16 \\
+        cuda_graphs=true eval.every_epochs=10
 
 Each method is a run of the trainer itself, ``engine=sequential``, which gives the weights that a pipeline would.
 End-to-end training is the same run with one block. A run that is there already is not repeated and one that was stopped
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ METHODS: dict[str, list[str]] = {
 """The settings of each method."""
 
 Curves = dict[str, list[list[dict[str, Any]]]]
-"""For each method and each seed, the epochs' records."""
+"""For each method and each seed, the records of the epochs with a test."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,21 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many runs share the machine")
     parser.add_argument("--work", type=Path, default=Path("outputs/accuracy"), help="where the runs lie")
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
     parser.add_argument("overrides", nargs="*", help="further settings for every method, such as batch_size=128")
     options = parser.parse_args(arguments)
-    curves: Curves = {method: [] for method in options.methods}
     try:
-        for method in options.methods:
-            for seed in options.seeds:
-                begin = time.perf_counter()
-                curves[method].append(_train(method, seed, options))
-                reached = curves[method][-1][-1]["test"]["accuracy"]
-                print(
-                    f"{method:<11} seed {seed}: {100 * reached:5.2f} % ({time.perf_counter() - begin:.0f} s)",
-                    flush=True,
-                )
+        with ThreadPoolExecutor(options.at_once) as at_once:
+            runs = {
+                method: [at_once.submit(_train, method, seed, options) for seed in options.seeds]
+                for method in options.methods
+            }
+        curves = {method: [run.result() for run in runs[method]] for method in options.methods}
     except jobs.JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -71,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The epochs of one run; a run that has ended only prints its summary."""
+    """The tested epochs of one run; a run that has ended only prints its summary."""
+    begin = time.perf_counter()
     directory = (options.work / f"{method}-{seed}").absolute()
     points = "" if method == END_TO_END else options.points
     overrides = [
@@ -79,7 +79,10 @@ def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str
         f"model={options.model}", f"epochs={options.epochs}", f"partition.points=[{points}]", *METHODS[method],
         *options.overrides,
     ]  # fmt: skip
-    return jobs.run(1, overrides, directory).of_kind("epoch")
+    tested = [epoch for epoch in jobs.run(1, overrides, directory).of_kind("epoch") if "test" in epoch]
+    reached, seconds = tested[-1]["test"]["accuracy"], time.perf_counter() - begin
+    print(f"{method:<16} seed {seed}: {100 * reached:5.2f} % ({seconds:.0f} s)", flush=True)
+    return tested
 
 
 def report(curves: Curves, options: argparse.Namespace) -> str:
@@ -90,8 +93,8 @@ def report(curves: Curves, options: argparse.Namespace) -> str:
         "# Accuracy of local losses",
         "",
         f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {seeds}, cut after {points}; end-to-end "
-        "training is the same with one block. Settings that the command does not name are the defaults, and none was "
-        "tuned for a method. The best epoch is chosen on the test set, so the last one is what counts. "
+        "training is the same with one block. Settings that the command does not name are the defaults or the "
+        "recipe's; none was tuned for a method here. The best epoch is chosen on the test set, so the last one is what counts. "
         f"{_doubt(curves, options.data)}",
         "",
         f"    python scripts/accuracy.py {' '.join(_shown(sys.argv[1:], options))}",
@@ -133,7 +136,7 @@ def plot(curves: Curves, path: Path) -> None:
         style: dict[str, Any] = (
             {"color": "black", "linewidth": 2.5} if method == END_TO_END else {"marker": "o", "markersize": 3}
         )
-        axes.plot(range(1, len(means) + 1), means, label=method, **style)
+        axes.plot([epoch["epoch"] for epoch in runs[0]], means, label=method, **style)
     axes.set(xlabel="epoch", ylabel="test error, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

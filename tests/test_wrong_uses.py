@@ -115,6 +115,7 @@ OTHER = {
     ("partition.blocks=6",): "partition.blocks=6 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("on_nan=skip", "update.average=0.9", "partition.blocks=2"): "on_nan=skip goes with neither update.accumulate nor ",
     ("cuda_graphs=true", "partition.blocks=2"): "cuda_graphs=true needs a GPU, and this run is on CPUs; set cuda_gr",
+    ("cudnn_benchmark=true", "deterministic=true"): "cudnn_benchmark=true does not go with deterministic=true: which ",
     ("cuda_graphs=true", "update.accumulate=2"): "cuda_graphs=true does not go with update.accumulate; leave one of ",
     ("engine=pipeline",): "engine=pipeline needs at least 2 ranks, but there is one; start it with torchrun ",
     ("engine=ppll", "engine.queue_depth=0", "partition.blocks=2"): "engine.queue_depth=0 must be at least 1",

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.start import Decision, begin, decide, start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered
-from trainer.deterministic import deterministic
 from trainer.errors import SettingError
 from trainer.failing import beats, end_with_others, fail
+from trainer.kernels import kernels
 from trainer.launch import Launch
 from trainer.rank import Rank
 from trainer.run import Run
@@ -89,7 +89,10 @@ def _usage(*, _root_: DictConfig) -> str:
 
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
-    with heartbeat(beats(launch), end_with_others(launch)), deterministic(settings.deterministic):
+    with (
+        heartbeat(beats(launch), end_with_others(launch)),
+        kernels(settings.deterministic, settings.cudnn_benchmark),
+    ):
         return _run_job(settings, launch)
 
 

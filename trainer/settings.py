@@ -73,6 +73,7 @@ class Settings:
     precision: str = "fp32"
     compile: bool = False
     cuda_graphs: bool = False
+    cudnn_benchmark: bool = False
     deterministic: bool = False
     device: str = "auto"
     threads: Any = "auto"
@@ -117,6 +118,10 @@ def check(settings: Settings, names: Collection[str] = ()) -> None:
             raise SettingError(f"{name}= is empty; leave it out, or give it a value")
     if settings.precision not in DTYPES:
         raise SettingError(f"precision={settings.precision} is unknown; it is {' or '.join(DTYPES)}")
+    if settings.deterministic and settings.cudnn_benchmark:
+        raise SettingError(
+            "cudnn_benchmark=true does not go with deterministic=true: which kernel is fastest may change between runs"
+        )
     if settings.on_nan not in ON_NAN:
         raise SettingError(f"on_nan={settings.on_nan} is unknown; it is {' or '.join(ON_NAN)}")
     threads = settings.threads

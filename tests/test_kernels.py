@@ -1,12 +1,12 @@
-"""The setting ``deterministic``."""
+"""Which kernels torch takes."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from trainer.deterministic import deterministic
 from trainer.errors import SettingError
+from trainer.kernels import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +21,20 @@ def unrepeatable() -> None:
 
 def test_an_operation_that_can_not_repeat_is_named() -> None:
     with pytest.raises(SettingError, match="deterministic=true, but torch can't make put_ repeat bit for bit"):
-        with deterministic(True):
+        with kernels(True, False):
             unrepeatable()
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="^another$"), deterministic(True):
+    with pytest.raises(RuntimeError, match="^another$"), kernels(True, False):
         raise RuntimeError("another")
 
 
 def test_the_next_job_of_a_sweep_may_be_without() -> None:
-    with deterministic(True):
+    with kernels(True, False):
         assert torch.are_deterministic_algorithms_enabled()
-    with deterministic(False):
+    with kernels(False, True):
         unrepeatable()
+        assert torch.backends.cudnn.benchmark
+    with kernels(False, False):
+        assert not torch.backends.cudnn.benchmark

@@ -1,4 +1,4 @@
-"""The setting ``deterministic``."""
+"""Which of several kernels torch takes for an operation: the settings ``deterministic`` and ``cudnn_benchmark``."""
 
 import os
 from collections.abc import Iterator
@@ -13,13 +13,15 @@ REFUSAL = " does not have a deterministic implementation"
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, torch uses only operations that repeat bit for bit, or whichever is fastest. Raises ``SettingError`` for
-    an operation that has no way to repeat."""
-    if wanted:
+def kernels(deterministic: bool, cudnn_benchmark: bool) -> Iterator[None]:
+    """Inside, torch uses only operations that repeat bit for bit where ``deterministic`` says so, and cuDNN times its
+    convolutions to take the fastest where ``cudnn_benchmark`` does. Raises ``SettingError`` for an operation that has
+    no way to repeat."""
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
-        torch.use_deterministic_algorithms(wanted)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
+        torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = cudnn_benchmark
     try:
         yield
     except RuntimeError as error:

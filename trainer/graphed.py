@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainer.block import CLASSIFIERS, Block, Output
+from trainer.block import Block, Output
 from trainer.errors import SettingError
 from trainer.local_losses.base import Judged
 from trainer.packet import Packet, Tag
+from trainer.seeds import seed_device
 
 T = TypeVar("T")
 
@@ -31,8 +32,7 @@ class Recorded:
 
 
 class GraphedBlock(Block):
-    """A block on a GPU. Random numbers are drawn for the block and for its classifier, not unit by unit, in ordinary
-    steps too: so a graph draws what the step would without it, and a run that was interrupted goes on bit for bit."""
+    """A block on a GPU that draws no random numbers; those of a graph are not the ones that the step would draw."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As a ``Block``."""
@@ -42,7 +42,7 @@ class GraphedBlock(Block):
         self._backward: Recorded | None = None
         self._pool = torch.cuda.graph_pool_handle()
         self._static: dict[str, Tensor] = {}
-        self._gradients: dict[torch.nn.Parameter, Tensor] = {}
+        self._gradients: dict[nn.Parameter, Tensor] = {}
 
     def forward(self, packet: Packet) -> Output:
         """Run the units on ``packet["x"]``, ``(N, ...)``. What is given of a training step holds until the next one."""
@@ -58,11 +58,8 @@ class GraphedBlock(Block):
         incoming = Packet(packet.tag, self._static)
         if self._forward is None:
             self._forward = self._record(lambda: super(GraphedBlock, self).forward(incoming))
-        self._seed(packet.tag, next(iter(self.units)))
-        self._forward.graph.replay()
-        made: Output = self._forward.result
-        fields = {**packet.fields, "x": made["x"]}
-        return Output(packet.tag, fields, incoming=incoming, features=made.features)
+        made: Output = self._replay(self._forward)
+        return Output(packet.tag, {**packet.fields, "x": made["x"]}, incoming=incoming, features=made.features)
 
     def differentiate(self, output: Output) -> Judged:
         """Judge what ``forward`` gave last, and leave the gradients with the parameters."""
@@ -73,11 +70,9 @@ class GraphedBlock(Block):
             self._forward.result.features = output.features
             parameters = self.update.parameters.values()
             self._gradients = {value: value.grad for value in parameters if value.grad is not None}
-        self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-        self._backward.graph.replay()
+        judged: Judged = self._replay(self._backward)
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
-        judged: Judged = self._backward.result
         return judged
 
     def _record(self, work: Callable[[], T]) -> Recorded:
@@ -97,7 +92,18 @@ class GraphedBlock(Block):
             self._recording = False
         return Recorded(graph, result)
 
+    def _replay(self, recorded: Recorded) -> Any:
+        """Do what was recorded. Raises ``SettingError`` where that draws random numbers."""
+        seed_device(self.device, 0)
+        recorded.graph.replay()
+        if torch.cuda.default_generators[self.device.index or 0].get_offset():
+            raise SettingError(
+                f"cuda_graphs=true, but block {self.index} (up to {self.cut}) draws random numbers, as dropout does; "
+                f"set cuda_graphs=false"
+            )
+        return recorded.result
+
     def _seed(self, tag: Tag, *unit: str | int) -> None:
-        """Seed before the first unit and before the classifier, and outside of a graph, which holds no seed."""
-        if not self._recording and unit[0] in (next(iter(self.units)), f"{CLASSIFIERS}.{self.cut}"):
+        """Seed, but for a graph, which holds no seed."""
+        if not self._recording:
             super()._seed(tag, *unit)

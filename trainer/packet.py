@@ -13,8 +13,9 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-ALIGNMENT = 64
-"""Every field starts at a multiple of this many bytes (a cache line; more than any dtype or NCCL needs)."""
+ALIGNMENT = 256
+"""Every field starts at a multiple of this many bytes: CUDA's libraries choose kernels by the alignment of what they
+read, up to so many bytes, and must not choose otherwise for a packet than for the same tensors in one process."""
 
 OPEN_END = -1
 """The header's ``last_step`` while no early end has been decided."""

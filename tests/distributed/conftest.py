@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +80,11 @@ def left_behind(mark: str) -> list[int]:
 def torchrun() -> Job:
     """``torchrun(ranks, cwd, *overrides)`` as a user types it."""
 
-    def job(ranks: int, cwd: Path, *overrides: str, **options: float) -> Finished:
+    def job(
+        ranks: int, cwd: Path, *overrides: str, program: Sequence[str] = ("-m", "trainer.main"), **options: float
+    ) -> Finished:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        return run([*launcher, "-m", "trainer.main", *overrides], cwd, **options)  # type: ignore[arg-type]
+        return run([*launcher, *program, *overrides], cwd, **options)  # type: ignore[arg-type]
 
     return job
 

@@ -68,16 +68,25 @@ def test_the_host_never_waits_for_the_device_in_a_training_step(local_loss: str,
     block.check_losses()
 
 
+TRAINER = ("-m", "trainer.main")
+NCCL_ON_ONE_GPU = (str(Path(__file__).parents[2] / "scripts" / "nccl_on_one_gpu.py"),)
+
+
 @pytest.mark.parametrize(
-    ("gpus", "carried"), [(1, "go through host memory"), pytest.param(2, "packets by NCCL", marks=needs(2))]
+    ("gpus", "program", "carried"),
+    [
+        (1, TRAINER, "go through host memory"),
+        (1, NCCL_ON_ONE_GPU, "packets by NCCL"),
+        pytest.param(2, TRAINER, "packets by NCCL", marks=needs(2)),
+    ],
 )
-def test_two_ranks_give_the_weights_of_one_process(
-    gpus: int, carried: str, torchrun: Job, alone: Job, tmp_path: Path
+def test_ranks_and_graphs_give_the_bytes_of_one_process(
+    gpus: int, program: tuple[str, ...], carried: str, torchrun: Job, alone: Job, tmp_path: Path
 ) -> None:
-    graphs = "cuda_graphs=false,true"
-    settings = ("--multirun", *TINY, *SMALL, "partition.blocks=2", "local_loss=dgl,infopro,overlap", graphs)
+    losses, graphs = "local_loss=dgl,infopro,overlap", "cuda_graphs=false,true"
+    settings = ("--multirun", *TINY, *SMALL, "partition.blocks=2", losses, graphs)
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in range(gpus))}
-    two = torchrun(2, tmp_path, *settings, "hydra.sweep.dir=two", environment=visible)
+    two = torchrun(2, tmp_path, *settings, "hydra.sweep.dir=two", program=program, environment=visible)
     assert two.status == 0, two.err
     assert two.out.count(carried) == 6
     assert alone(tmp_path, *settings, "engine=sequential", "hydra.sweep.dir=one").status == 0

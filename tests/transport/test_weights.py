@@ -6,13 +6,12 @@ from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.clock import Clock
-from trainer.errors import PeerError
+from trainer.errors import PacketError, PeerError
 from trainer.local_losses.base import Refresh
-from trainer.transport.control import PIECE_BYTES, Control
+from trainer.transport.channels import LocalChannel
 from trainer.transport.weights import Publisher, Subscriber
 
 SECONDS = timedelta(seconds=20)
@@ -21,12 +20,12 @@ SECONDS = timedelta(seconds=20)
 class Pair:
     """A unit whose weight says after which step it is, and a follower that writes down what it is given."""
 
-    def __init__(self, store: dist.Store, refresh: Refresh, timeout: timedelta = SECONDS) -> None:
+    def __init__(self, refresh: Refresh, timeout: timedelta = SECONDS) -> None:
         self.unit = nn.BatchNorm1d(1)
         self.followed: list[int] = []
-        control, clock = Control(store, 0, 1), Clock(torch.device("cpu"))
-        self.publisher = Publisher(control, "layer", self.unit, refresh)
-        self.subscriber = Subscriber(control, "layer", self._follow, refresh, clock, timeout)
+        self.channel, clock = LocalChannel(), Clock(torch.device("cpu"))
+        self.publisher = Publisher(self.channel, "layer", self.unit, refresh)
+        self.subscriber = Subscriber(self.channel, "layer", self._follow, refresh, clock, timeout)
 
     def _follow(self, weights: dict[str, Tensor]) -> None:
         assert weights.keys() == self.unit.state_dict().keys()  # the statistics of batch norms too
@@ -39,25 +38,23 @@ class Pair:
     def close(self) -> None:
         self.subscriber.close()
         self.publisher.close()
+        assert self.channel.empty()
 
 
 @pytest.mark.parametrize("every, lag", [(1, 1), (1, 4), (2, 1), (2, 3), (3, 2), (5, 4), (4, 9)])
 def test_what_is_followed_in_a_step_depends_on_the_lag_alone(every: int, lag: int) -> None:
-    store = dist.HashStore()
-    pair = Pair(store, Refresh(every, lag))
+    pair = Pair(Refresh(every, lag))
     for step in range(1, 13):
         pair.subscriber.before(step)
         assert pair.followed == [s for s in range(every, step, every) if s <= step - lag]
         pair.learn(step)
     pair.close()
-    assert store.num_keys() == 0
 
 
 @pytest.mark.parametrize("lag", [1, 3])
 def test_a_follower_that_is_ahead_waits_and_one_that_is_late_sees_the_same(lag: int) -> None:
     for publisher_delay, subscriber_delay in ((0.01, 0.0), (0.0, 0.01)):
-        store = dist.HashStore()
-        pair = Pair(store, Refresh(1, lag))
+        pair = Pair(Refresh(1, lag))
         ready = threading.Semaphore(0)
 
         def publish(pair: Pair = pair, ready: threading.Semaphore = ready, delay: float = publisher_delay) -> None:
@@ -77,20 +74,18 @@ def test_a_follower_that_is_ahead_waits_and_one_that_is_late_sees_the_same(lag: 
         thread.join()
         pair.close()
         assert seen == [max(0, step - lag) for step in range(1, 9)]
-        assert store.num_keys() == 0
 
 
 @pytest.mark.parametrize("every, lag, stop", [(1, 4, 6), (2, 3, 5), (3, 2, 7), (1, 1, 3), (5, 4, 2)])
 def test_a_run_goes_on_from_a_saved_state_as_if_never_stopped(every: int, lag: int, stop: int) -> None:
     refresh = Refresh(every, lag)
-    first = Pair(dist.HashStore(), refresh)
+    first = Pair(refresh)
     for step in range(1, stop + 1):
         first.subscriber.before(step)
         first.learn(step)
     state = {**first.publisher.state(), **first.subscriber.state(), "published.other.1.weight": torch.zeros(1)}
     first.close()
-    store = dist.HashStore()
-    second = Pair(store, refresh)
+    second = Pair(refresh)
     second.subscriber.resume(stop, state)
     second.publisher.resume(stop, state)
     for step in range(stop + 1, 13):
@@ -98,12 +93,10 @@ def test_a_run_goes_on_from_a_saved_state_as_if_never_stopped(every: int, lag: i
         second.learn(step)
     second.close()
     assert first.followed + second.followed == [s for s in range(every, 13, every) if s <= 12 - lag]
-    assert store.num_keys() == 0
 
 
 def test_a_run_that_goes_on_with_other_cuts_follows_the_weights_as_they_are() -> None:
-    store = dist.HashStore()
-    pair = Pair(store, Refresh(1, 3))
+    pair = Pair(Refresh(1, 3))
     pair.unit.weight.data.fill_(50)
     for end in (pair.subscriber, pair.publisher):
         end.resume(10, {})
@@ -112,11 +105,10 @@ def test_a_run_that_goes_on_with_other_cuts_follows_the_weights_as_they_are() ->
         pair.learn(step)
     pair.close()
     assert pair.followed == [50, 50, 50, 11]
-    assert store.num_keys() == 0
 
 
 def test_what_is_published_is_the_unit_as_it_was() -> None:
-    pair = Pair(dist.HashStore(), Refresh(1, 1))
+    pair = Pair(Refresh(1, 1))
     pair.learn(1)
     pair.unit.weight.data.fill_(99)
     pair.subscriber.before(2)
@@ -124,21 +116,16 @@ def test_what_is_published_is_the_unit_as_it_was() -> None:
 
 
 def test_weights_that_do_not_come_are_an_error_in_one_sentence() -> None:
-    pair = Pair(dist.HashStore(), Refresh(1, 1), timeout=timedelta(seconds=0.05))
+    pair = Pair(Refresh(1, 1), timeout=timedelta(seconds=0.05))
     with pytest.raises(PeerError, match="the weights of layer after step 1 did not come within 0.05 s; the rank that"):
         pair.subscriber.before(2)
 
 
-@pytest.mark.parametrize("numbers", [0, 1, PIECE_BYTES // 4, 5_000_000])
-def test_publications_of_any_size_pass_a_real_store(numbers: int) -> None:
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True)
-    before = store.num_keys()
-    control = Control(dist.PrefixStore("job", store), 0, 1)
-    sent = {"w": torch.randn(numbers), "steps": torch.tensor(3)}
-    control.publish("layer", 7, sent)
-    received = control.clone().receive("layer", 7, SECONDS)
-    assert received.keys() == sent.keys() and all(torch.equal(sent[name], received[name]) for name in sent)
-    assert store.num_keys() == before
+def test_weights_of_another_step_are_refused() -> None:
+    pair = Pair(Refresh(1, 1))
+    pair.learn(2)
+    with pytest.raises(PacketError, match="the weights of layer after step 2 came where step 1 was due"):
+        pair.subscriber.before(2)
 
 
 def test_refresh_steps() -> None:

@@ -20,6 +20,7 @@ from trainer.partition.partition import Partition, place
 from trainer.precision import DTYPES
 from trainer.rank import Rank
 from trainer.reporting.measure import Measure
+from trainer.transport.channels import Channels
 from trainer.transport.connect import open_edges
 from trainer.transport.edges import Source
 from trainer.transport.weights import Exchange, Publisher, Subscriber
@@ -96,11 +97,13 @@ def own_blocks(job: Job, kind: type[Block] | None = None) -> list[Block]:
     """The blocks that the partition places on this rank, ready to learn; the options say of which ``kind`` they are,
     unless the engine needs one of its own."""
     kind = kind or (GraphedBlock if job.options.cuda_graphs else Block)
-    blocks = []
-    for index, owner in enumerate(job.partition.blocks):
-        if job.rank.first + owner.rank == job.rank.rank:
+    owners, blocks = _owners(job), []
+    channels = None if job.network.local_loss.refresh is None else Channels(job.rank, owners)
+    for index, owner in enumerate(owners):
+        if owner == job.rank.rank:
             block = new_block(job, index, kind)
-            block.train_with(new_update(job, block.parameters()), _exchanges(block, job))
+            exchanges = [] if channels is None else _exchanges(block, job, channels)
+            block.train_with(new_update(job, block.parameters()), exchanges)
             job.start.fill(block)
             if job.options.skip_bad_steps:
                 block.skip_bad_steps()
@@ -129,9 +132,8 @@ def new_update(job: Job, parameters: Mapping[str, nn.Parameter]) -> Update:
 def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int, ending: Ending) -> dict[str, Tensor]:
     """Train this rank's ``blocks``; their state."""
     rank, plan = job.rank, job.plan
-    owners = [rank.first + block.rank for block in job.partition.blocks]
     layouts = edge_layouts(job.network, job.partition.cut_points, plan.batch_size, DTYPES[job.options.precision])
-    edges = open_edges(rank, owners, layouts, image_source(job), plan, job.clock, queue_depth)
+    edges = open_edges(rank, _owners(job), layouts, image_source(job), plan, job.clock, queue_depth)
     lanes = [Lane(block, source, sink) for block, (source, sink) in zip(blocks, edges, strict=True)]
     measure = Measure(blocks, job.clock, job.reporter, job.log_every, plan.done)
     run(lanes, plan, measure, ending, job.keeper(blocks))
@@ -140,21 +142,27 @@ def train_blocks(job: Job, blocks: Sequence[Block], queue_depth: int, ending: En
     return {name: value for block in blocks for name, value in block.result().items()}
 
 
-def _exchanges(block: Block, job: Job) -> list[Exchange]:
-    """The weights that a block exchanges with its neighbours: where the local loss follows the next block's first unit,
+def _owners(job: Job) -> list[int]:
+    """The rank of each block of this replica."""
+    return [job.rank.first + block.rank for block in job.partition.blocks]
+
+
+def _exchanges(block: Block, job: Job, channels: Channels) -> list[Exchange]:
+    """The weights that a block exchanges with its neighbours where the local loss follows the next block's first unit:
     it publishes its own first unit for the block before it, and follows that of the block after it."""
-    refresh, control = job.network.local_loss.refresh, job.rank.control.under(f"replica{job.rank.replica}")
-    if refresh is None:
-        return []
+    refresh = job.network.local_loss.refresh
+    assert refresh is not None
     exchanges: list[Exchange] = []
     first, *_ = block.units
     if block.index > 0:
-        exchanges.append(Publisher(control, first, block.units[first], refresh))
+        unit = block.units[first]
+        exchanges.append(Publisher(channels.across(block.index - 1, first, unit.state_dict()), first, unit, refresh))
     if isinstance(block.classifier, Follower):
-        followed = job.partition.blocks[block.index + 1].units[0]
+        followed, state = job.partition.blocks[block.index + 1].units[0], block.classifier.next.state_dict()
         # Changes nothing, but loads what it runs on a GPU, which could wait in vain once NCCL receives.
-        block.classifier.follow(block.classifier.next.state_dict())
-        exchanges.append(Subscriber(control, followed, block.classifier.follow, refresh, job.clock, job.rank.timeout))
+        block.classifier.follow(state)
+        channel = channels.across(block.index, followed, state)
+        exchanges.append(Subscriber(channel, followed, block.classifier.follow, refresh, job.clock, job.rank.timeout))
     return exchanges
 
 

@@ -43,7 +43,7 @@ def open_edges(
     Raises:
         PacketError: the two ranks of an edge do not agree on its packets.
     """
-    groups = _edge_groups(rank)
+    groups = pair_groups(rank)
     sources: dict[int, Source] = {} if first is None else {0: first}
     sinks: dict[int, Sink] = {len(owners) - 1: EndSink()}
     for block, (layout, sender, receiver) in enumerate(zip(layouts, owners, owners[1:], strict=False)):
@@ -64,7 +64,7 @@ def open_edges(
     return [(sources[block], sinks[block]) for block, owner in enumerate(owners) if owner == rank.rank]
 
 
-def _edge_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
+def pair_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
     """A group for each pair of neighbours, by the lower rank: on a shared communicator, a posted receive could hold up
     the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
     size = rank.world_size // rank.replicas

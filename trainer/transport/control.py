@@ -6,16 +6,11 @@ activation edges, and nothing that training calls waits for another rank.
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch import Tensor
 
 T = TypeVar("T")
-
-PIECE_BYTES = 4 << 20
-"""Larger values are stored in pieces: a TCPStore resets the connection of a client that sends one of over 8 MiB."""
 
 
 class Control:
@@ -30,10 +25,6 @@ class Control:
     def clone(self) -> "Control":
         """The same traffic through a connection of its own."""
         return Control(self._store.clone(), self.rank, self.world_size)
-
-    def under(self, prefix: str) -> "Control":
-        """The same traffic under a prefix, for what ranks or copies say in the same words."""
-        return Control(dist.PrefixStore(prefix, self._store), self.rank, self.world_size)
 
     def agree(self, key: str, decide: Callable[[], T]) -> T:
         """What rank 0 decides, on every rank. Only rank 0 calls ``decide``, and only the first time; the result must be
@@ -103,30 +94,6 @@ class Control:
     def beats(self) -> list[int]:
         """How often each rank has shown that."""
         return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
-
-    def publish(self, name: str, step: int, tensors: dict[str, Tensor]) -> None:
-        """Make a copy of ``tensors``, as they are after ``step``, available to other ranks under ``name``."""
-        from safetensors.torch import save
-
-        data = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        key, starts = f"weights/{name}/{step}", range(0, len(data), PIECE_BYTES)
-        for number, start in enumerate(starts):
-            piece = data[start : start + PIECE_BYTES]
-            self._store.set(f"{key}/{number}", piece)  # type: ignore[arg-type]  # takes bytes, whatever its stub says
-        self._store.set(key, str(len(starts)))
-
-    def receive(self, name: str, step: int, timeout: timedelta) -> dict[str, Tensor]:
-        """The tensors that were published under ``name`` for exactly ``step``; waits for them, and removes them: each
-        publication has one reader. Raises ``DistStoreError`` after ``timeout``."""
-        from safetensors.torch import load
-
-        key = f"weights/{name}/{step}"
-        self._store.wait([key], timeout)
-        pieces = [f"{key}/{number}" for number in range(int(self._store.get(key)))]
-        tensors = load(b"".join(self._store.get(piece) for piece in pieces))
-        for used in (key, *pieces):
-            self._store.delete_key(used)
-        return tensors
 
     def gather(self, value: Any) -> list[Any] | None:
         """At the end of a run: every rank's ``value`` on rank 0, ``None`` elsewhere. All ranks call it."""

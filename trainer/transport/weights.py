@@ -1,7 +1,7 @@
 """Weights on their way from a block to the one before it, by step: the result does not depend on when they arrive.
 
-In step t a subscriber has applied every publication of a step up to t - lag, in order, and no later one. A publication
-has one reader, which takes it out of the store; what is still there when the run ends is taken out then.
+In step t a subscriber has applied every publication of a step up to t - lag, in order, and no later one. It takes what
+is left when the run ends.
 """
 
 from collections import deque
@@ -11,14 +11,13 @@ from datetime import timedelta
 from threading import Thread
 from typing import Protocol
 
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.clock import Clock
-from trainer.errors import PeerError
+from trainer.errors import PacketError, PeerError
 from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import Refresh
-from trainer.transport.control import Control
+from trainer.transport.channels import Channel
 
 
 class Exchange(Protocol):
@@ -53,9 +52,9 @@ class Publisher:
     ``state``, although the reader may not have received those weights, and nobody has to wait for anybody.
     """
 
-    def __init__(self, control: Control, name: str, unit: nn.Module, refresh: Refresh) -> None:
-        """Publishes the state of ``unit`` under ``name``."""
-        self._control, self._name, self._unit, self._refresh = control.clone(), name, unit, refresh
+    def __init__(self, channel: Channel, name: str, unit: nn.Module, refresh: Refresh) -> None:
+        """Publishes the state of ``unit``, whose name is ``name``."""
+        self._channel, self._name, self._unit, self._refresh = channel, name, unit, refresh
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"publish-{name}")
         self._sent: deque[Future[None]] = deque()
         self._held: dict[int, dict[str, HostCopy]] = {}
@@ -86,7 +85,7 @@ class Publisher:
             self._publish(step, saved or self._unit.state_dict())
 
     def close(self) -> None:
-        """Wait until everything is in the store."""
+        """Wait until everything has been taken."""
         while self._sent:
             self._sent.popleft().result()
         self._thread.shutdown()
@@ -102,7 +101,7 @@ class Publisher:
             self._sent.popleft().result()
 
     def _send(self, step: int, copies: dict[str, HostCopy]) -> None:
-        self._control.publish(self._name, step, {name: copy.wait() for name, copy in copies.items()})
+        self._channel.send(step, {name: copy.wait() for name, copy in copies.items()})
 
 
 class Subscriber:
@@ -110,24 +109,24 @@ class Subscriber:
 
     def __init__(
         self,
-        control: Control,
+        channel: Channel,
         name: str,
         follow: Callable[[Mapping[str, Tensor]], None],
         refresh: Refresh,
         clock: Clock,
         timeout: timedelta,
     ) -> None:
-        """Hands each publication under ``name`` to ``follow`` when it is due.
+        """Hands each publication to ``follow`` when it is due.
 
         Args:
-            control: the control traffic.
-            name: what the publisher publishes under.
+            channel: where they come.
+            name: the unit's name.
             follow: takes over the weights.
             refresh: how often and how late.
             clock: told of every wait.
             timeout: how long to wait for a publication.
         """
-        self._control, self._name, self._follow, self._refresh = control.clone(), name, follow, refresh
+        self._channel, self._name, self._follow, self._refresh = channel, name, follow, refresh
         self._clock, self._timeout = clock, timeout
         self._next = refresh.every
         self._step = 0
@@ -156,7 +155,7 @@ class Subscriber:
         self._next = next(iter(self._refresh.steps(done - self._refresh.lag, done + self._refresh.every)))
 
     def close(self) -> None:
-        """Take what is published but never due out of the store."""
+        """Take what is published but never due, which the publisher waits for."""
         while self._next <= self._step:
             self._take()
 
@@ -171,7 +170,10 @@ class Subscriber:
 
     def _fetch(self, step: int, coming: Future[dict[str, Tensor]]) -> None:
         try:
-            coming.set_result(self._control.receive(self._name, step, self._timeout))
+            sent, weights = self._channel.receive()
+            if sent != step:
+                raise PacketError(f"the weights of {self._name} after step {sent} came where step {step} was due")
+            coming.set_result(weights)
         except Exception as error:  # handed to whoever asks for the result
             coming.set_exception(error)
 
@@ -180,8 +182,8 @@ class Subscriber:
         self._fetch_up_to(self._next)
         assert self._coming is not None
         try:
-            weights = self._coming.result()
-        except dist.DistError as error:
+            weights = self._coming.result(self._timeout.total_seconds())
+        except TimeoutError as error:
             raise PeerError(
                 f"the weights of {self._name} after step {self._next} did not come within "
                 f"{self._timeout.total_seconds():g} s; the rank that trains it has stopped or hangs"

@@ -53,16 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
     parser.add_argument("overrides", nargs="*", help="further settings for every method, such as batch_size=128")
     options = parser.parse_args(arguments)
+    if options.at_once < 1:
+        parser.error("--at-once must be at least 1")
+    at_once = ThreadPoolExecutor(options.at_once)
     try:
-        with ThreadPoolExecutor(options.at_once) as at_once:
-            runs = {
-                method: [at_once.submit(_train, method, seed, options) for seed in options.seeds]
-                for method in options.methods
-            }
+        runs = {
+            method: [at_once.submit(_train, method, seed, options) for seed in options.seeds]
+            for method in options.methods
+        }
         curves = {method: [run.result() for run in runs[method]] for method in options.methods}
     except jobs.JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        at_once.shutdown(cancel_futures=True)
     options.report.parent.mkdir(exist_ok=True)
     options.report.write_text(report(curves, options))
     plot(curves, options.report.with_suffix(".png"))

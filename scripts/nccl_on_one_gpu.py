@@ -25,7 +25,10 @@ def device_name(device: torch.device) -> str:
 
 
 if __name__ == "__main__":
+    if "RANK" not in os.environ:
+        sys.exit("error: start it with torchrun --nproc_per_node=2 scripts/nccl_on_one_gpu.py")
     os.environ["NCCL_HOSTID"] = f"rank {os.environ['RANK']}"  # by which NCCL knows a machine
     os.environ.setdefault("NCCL_IB_DISABLE", "1")
     rank.device_name = device_name
+    rank.Rank.shares_cores = property(lambda self: True)  # type: ignore[method-assign,assignment]
     main.main()

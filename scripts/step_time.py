@@ -1,10 +1,10 @@
 """What a training step of local learning in one process costs the host, which queues it, and the GPU:
 
     python scripts/step_time.py
-    python scripts/step_time.py --models resnet32 vit_small --batch-sizes 1024 256 --compile local_loss=infopro
+    python scripts/step_time.py --models resnet32 vit_small --batch-sizes 1024 256 local_loss=infopro
 
-Four blocks, with a plain SGD, kernel by kernel and by ``cuda_graphs``. Where the host takes as long as the whole step,
-the GPU waits for it.
+Four blocks, with a plain SGD, kernel by kernel and by ``cuda_graphs``: where graphs make the step shorter, the GPU
+waited for the host. Overrides may set the model, the local loss, the data, compile, deterministic and cudnn_benchmark.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from trainer.block import Block  # noqa: E402
 from trainer.blocks import make_block  # noqa: E402
 from trainer.data.source import ImageSource  # noqa: E402
 from trainer.graphed import GraphedBlock  # noqa: E402
+from trainer.kernels import kernels  # noqa: E402
 from trainer.packet import Packet  # noqa: E402
 from trainer.plan import Plan  # noqa: E402
 from trainer.precision import DTYPES  # noqa: E402
@@ -50,13 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="N", help="of each model")
     parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--steps", type=int, default=12, help="timed steps")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the units")
     parser.add_argument("overrides", nargs="*", help="further settings, such as local_loss=infopro")
     options = parser.parse_args(arguments)
+    sizes = options.batch_sizes or [MODELS.get(model, 0) for model in options.models]
+    if len(sizes) != len(options.models) or min(sizes) < 1 or options.steps < 1:
+        parser.error(f"--batch-sizes needs a number for each model but {', '.join(MODELS)}; --steps at least 1")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu", 0)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, which has no queue"
     print(f"{name}, torch {torch.__version__}, {BLOCKS} blocks in one process {' '.join(options.overrides)}")
-    sizes = options.batch_sizes or [MODELS[model] for model in options.models]
     for model, size in zip(options.models, sizes, strict=True):
         for precision in options.precisions:
             for kind in (Block, GraphedBlock) if device.type == "cuda" else (Block,):
@@ -88,18 +90,19 @@ def measure(
     for block in blocks:
         block.train_with(Update(block.parameters(), sgd, Constant(), 1, plan.steps_per_epoch))
         block.train()
-        if options.compile:
+        if config["compile"]:
             block.compile()
     packets = source.packets(plan.tags(next(plan.phases())))
-    for _ in range(FIRST):
-        take_step(next(packets), blocks)
-    wait(device)
-    begin = time.perf_counter()
-    for _ in range(options.steps):
-        take_step(next(packets), blocks)
-    queued = time.perf_counter() - begin
-    wait(device)
-    return queued / options.steps, (time.perf_counter() - begin) / options.steps
+    with kernels(config["deterministic"], config["cudnn_benchmark"]):
+        for _ in range(FIRST):
+            take_step(next(packets), blocks)
+        wait(device)
+        begin = time.perf_counter()
+        for _ in range(options.steps):
+            take_step(next(packets), blocks)
+        queued = time.perf_counter() - begin
+        wait(device)
+        return queued / options.steps, (time.perf_counter() - begin) / options.steps
 
 
 def composed(*overrides: str) -> dict[str, Any]:

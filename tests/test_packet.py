@@ -22,6 +22,13 @@ def test_fields_start_at_multiples_of_256_bytes_behind_the_header() -> None:
     assert all(offset % ALIGNMENT == 0 for offset in layout.offsets)
 
 
+def test_a_layout_with_other_places_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Layout(fields()).digest()
+    assert Layout(fields()).digest() == before
+    monkeypatch.setattr("trainer.packet.ALIGNMENT", 64)  # another version of the trainer
+    assert Layout(fields()).digest() != before
+
+
 def test_views_write_their_own_bytes_and_no_others() -> None:
     layout = Layout(fields())
     buffer = torch.zeros(layout.nbytes, dtype=torch.uint8)

@@ -110,7 +110,7 @@ class Layout:
 
     def digest(self) -> int:
         """63 bits that differ where two layouts differ, for the two sides of an edge to compare."""
-        text = repr([(f.name, f.shape, str(f.dtype)) for f in self.fields])
+        text = repr([(f.name, f.shape, str(f.dtype), at) for f, at in zip(self.fields, self.offsets, strict=True)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:

@@ -28,23 +28,23 @@ class Windows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., takes, D)`` to ``(..., gives, D)``."""
-        return (self.members @ x) / self.sizes
+        return ((self.members @ x) / self.sizes).to(x.dtype)
 
 
 class PoolMap(nn.Module):
-    """Average places of a map: ``(N, C, h, w)`` to ``(N, C, *gives)``, as ``nn.AdaptiveAvgPool2d``."""
+    """Average places of a map: ``(N, C, h, w)`` to ``(N, C, *gives)``, as ``nn.AdaptiveAvgPool2d``. Maps of another
+    size than ``takes`` must have a multiple of ``gives``."""
 
     def __init__(self, takes: tuple[int, int], gives: tuple[int, int]) -> None:
         super().__init__()
-        self.takes, self.gives = takes, gives
-        self.even = all(before % after == 0 for before, after in zip(takes, gives, strict=True))
-        if not self.even:
-            self.rows, self.columns = (Windows(before, after) for before, after in zip(takes, gives, strict=True))
+        self.gives = gives
+        self.rows, self.columns = (Windows(before, after) for before, after in zip(takes, gives, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, h, w)`` to ``(N, C, *gives)``."""
-        if self.even:
-            return F.avg_pool2d(x, [before // after for before, after in zip(self.takes, self.gives, strict=True)])
+        (height, width), (high, wide) = x.shape[2:], self.gives
+        if height % high == 0 and width % wide == 0:
+            return F.avg_pool2d(x, (height // high, width // wide))
         return self.columns(self.rows(x).transpose(2, 3)).transpose(2, 3)
 
 

@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from trainer.assemble import augmentations, label_mixes, make_network
+from trainer.building import build
 from trainer.data.images import DataSpec
 from trainer.main import CONFIGS
 from trainer.partition.strategies import check_points
-from trainer.settings import Settings, build
+from trainer.settings import Settings
 from trainer.update import UpdateOptions
 from trainer.usage import COLUMN, PARTS, flat, shown, usage
 

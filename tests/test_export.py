@@ -8,8 +8,12 @@ from safetensors.torch import load_file
 
 import trainer
 from tests.command_line import TINY, CommandLine
+from tests.models.test_cut import OwnParameter
 from trainer.errors import SettingError
+from trainer.export import _weights as exported_weights
 from trainer.export import export
+from trainer.models.cut import cut_up
+from trainer.units import units_of
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,11 @@ def test_files_hold_the_model(exit_after: str | None, folder: Path, command: Com
         assert {name.split(".")[0] for name in names} == {"stem", "local_classifiers"}
     with pytest.raises(SettingError, match="--exit layer9 is no early exit of this run; it has stem, layer2.0"):
         export(folder, tmp_path, exit_after="layer9")
+
+
+def test_weights_have_the_names_of_the_model() -> None:
+    units = units_of(cut_up(OwnParameter(), "it"))  # one of which has a parameter of the whole model
+    assert set(exported_weights(units)) == set(OwnParameter().state_dict())
 
 
 def test_onnx_says_what_it_needs(folder: Path, command: CommandLine, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from trainer.blocks import make_block
 from trainer.data.images import DataSpec
 from trainer.engines.base import StepOptions
 from trainer.memory import memory_table
+from trainer.network import Network
 from trainer.packet import Kind, Packet, Tag
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Balanced
@@ -22,6 +23,23 @@ def adamw(parameters: object) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters)
 
 
+def step(update: UpdateOptions, cuda_graphs: bool = False) -> StepOptions:
+    return StepOptions(
+        precision="fp32", compile=False, cuda_graphs=cuda_graphs, skip_bad_steps=False, update=update
+    )
+
+
+def test_graphs_keep_the_activations_of_every_block(network: Network) -> None:
+    machine = {"gflops": 50.0, "gbytes_per_second": 10.0}
+    chosen = Balanced(machine, machine).choose(network, 3, 4, CPU)
+    partition = Partition.of(network, chosen, lambda seconds: [0] * len(seconds))
+    plain, graphed = (
+        float(memory_table(network, partition, 64, step(UpdateOptions(), graphs), adamw, 2)[1].split()[3])
+        for graphs in (False, True)
+    )
+    assert graphed > 1.5 * plain
+
+
 @pytest.mark.parametrize("local_loss", ["dgl", "overlap", "man"])
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_weights_gradients_and_optimizer_state(
@@ -32,7 +50,7 @@ def test_weights_gradients_and_optimizer_state(
     chosen = Balanced(machine, machine).choose(network, 3, 4, CPU)
     partition = Partition.of(network, chosen, lambda seconds: list(range(len(seconds))))
     options = UpdateOptions(average=average)
-    lines = memory_table(network, partition, 4, StepOptions("fp32", False, False, False, options), adamw, 2)
+    lines = memory_table(network, partition, 4, step(options), adamw, 2)
     packet = Packet(Tag(Kind.TRAIN, 1, 4), {"x": torch.randn(4, *spec.image_shape), "label": torch.arange(4)})
     for index, line in enumerate(lines[1:]):
         block = make_block(network, partition.cut_points, index, 4, CPU, FP32)

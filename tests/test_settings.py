@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from trainer.building import build, locate
 from trainer.errors import SettingError
-from trainer.settings import Settings, build, check, locate
+from trainer.settings import Settings, check
 
 
 class Target:

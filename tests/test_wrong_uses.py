@@ -83,6 +83,10 @@ SETTINGS = {
     "partition.points=[stem,stem]": "partition.points=[stem,stem]: stem is named more than once",
     "partition.points=[layer2.0,stem]": "partition.points=[layer2.0,stem] is out of order; in the order of the units ",
     "partition.blocks=2": "partition.blocks=2 contradicts the 2 cut points of partition.points; leave one of them out",
+    "dataset.mean=[a,b,c]": "dataset.mean[0]=a must be a number",
+    "dataset.std=[1,nan,1]": "dataset.std[1]=nan must be a number",
+    "partition.cpu.gflops=nan": "partition.cpu.gflops=nan must be a number",
+    "update.clip_norm=nan": "update.clip_norm=nan must be above 0, or null",
     # optimizer, scheduler, engine, tracker
     "optimizer.lr=-1": "optimizer: torch.optim.SGD refuses these settings: Invalid learning rate: -1",
     "optimizer.lr=nan": "optimizer.lr=nan must be a number",
@@ -111,6 +115,8 @@ WITHOUT_POINTS = tuple(setting for setting in TINY if not setting.startswith("pa
 OTHER = {
     ("partition.blocks=two",): "partition.blocks=two must be a whole number or null",
     ("partition.points=stem",): "partition.points=stem must be a list or null",
+    ("partition=null",): "a group of settings can't be null; choose one of its files in conf/",
+    ("~partition",): "partition has no _target_; choose one of the files in conf/partition/, or name a class as ",
     ("partition.blocks=0",): "partition.blocks=0 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("partition.blocks=6",): "partition.blocks=6 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("on_nan=skip", "update.average=0.9", "partition.blocks=2"): "on_nan=skip goes with neither update.accumulate nor ",
@@ -133,6 +139,32 @@ OTHER = {
 def test_settings_that_go_together(overrides: tuple[str, ...], command: CommandLine, tmp_path: Path) -> None:
     outcome = command(*WITHOUT_POINTS, *overrides, f"output_dir={tmp_path}/run", cwd=tmp_path)
     assert_one_sentence(outcome, OTHER[overrides])
+
+
+def test_a_refusal_stays_one_when_the_launcher_starts_again(command: CommandLine, tmp_path: Path) -> None:
+    settings = (*TINY, f"output_dir={tmp_path}/run")
+    assert command(*settings, "epochs=1").status == 0
+    before = (tmp_path / "run/metrics.jsonl").read_text()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    launcher = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    again = {**launcher, "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "none"}
+    outcome = command(*settings, "resume=never", environment=tuple(again.items()))
+    assert_one_sentence(outcome, "resume=never, but output_dir=")
+    assert (tmp_path / "run/metrics.jsonl").read_text() == before
+
+
+def test_a_run_can_not_end_before_what_it_has_done(command: CommandLine, tmp_path: Path) -> None:
+    settings = (*TINY, f"output_dir={tmp_path}/run")
+    assert command(*settings, "max_steps=12").status == 0
+    outcome = command(*settings, "epochs=1", "resume_strict=false")
+    assert_one_sentence(outcome, "the run goes on after step 12, but its 1 epochs end with step 8; set epochs higher")
+
+
+def test_a_sweep_has_a_directory_for_each_job(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command("--multirun", *TINY, "seed=1,2", f"output_dir={tmp_path}/run", "dry_run=true", cwd=tmp_path)
+    assert_one_sentence(outcome, "can't be set in a sweep, whose jobs have a directory each; set hydra.sweep.dir ")
 
 
 ENVIRONMENTS = {

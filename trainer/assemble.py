@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from trainer.building import build
 from trainer.data.augment import Augmentation, RandAugment, RandomErasing
 from trainer.data.images import DataSpec, Dataset, Pictures
 from trainer.data.mix import Mix, mixes
 from trainer.errors import at_least
 from trainer.network import Network
-from trainer.settings import build
 from trainer.units import build_model
 
 MIX_KEYS = ("mixup", "cutmix", "label_smoothing")

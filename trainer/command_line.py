@@ -34,6 +34,10 @@ def hydra_errors_as_sentences() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingError(_sentence(error)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override must"):
+            raise
+        raise SettingError("a group of settings can't be null; choose one of its files in conf/") from error
 
 
 def _sentence(error: Exception) -> str:

@@ -22,6 +22,7 @@ from trainer.errors import SettingError, TrainerError
 from trainer.files import write_whole
 from trainer.finished import EarlyExitNetwork, FinishedRun
 from trainer.packet import Kind
+from trainer.units import Units, named_state
 
 FORMATS = ("safetensors", "pt2", "onnx")
 IMAGES = 16
@@ -97,13 +98,10 @@ def export(
     return files
 
 
-def _weights(units: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _weights(units: Units) -> dict[str, Tensor]:
+    """Copies, not tied to one another, as a safetensors file wants it."""
     dense = torch.contiguous_format
-    return {
-        f"{name}.{key}": value.clone(memory_format=dense)  # not tied to one another, as a safetensors file wants it
-        for name, unit in units.items()
-        for key, value in unit.state_dict().items()
-    }
+    return {name: value.clone(memory_format=dense) for name, value in named_state(units).items()}
 
 
 def _safetensors(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: Tensor) -> None:

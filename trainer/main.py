@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.checkpoint.start import Decision, begin, decide, start_of
+from trainer.checkpoint.decide import Decision, begin, decide
+from trainer.checkpoint.start import start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered
 from trainer.errors import SettingError
 from trainer.failing import beats, end_with_others, fail
@@ -101,12 +102,17 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
+    if swept and settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
+        raise SettingError(
+            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
+            f"hydra.sweep.dir instead"
+        )
     job = hydra_config.job.num if swept else 0
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
         of_job = launch.control(f"job{job}")
-        decision = rank.control.agree("start", lambda: _decide(settings, launch, swept, of_job.agreed("directory")))
+        decision = rank.control.agree("start", lambda: _decide(settings, swept, of_job.agreed("directory")))
         run = Run(config, rank, start_of(decision, settings.resume_strict))
         if settings.dry_run:
             if rank.rank == 0:
@@ -129,23 +135,17 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
             rank.leave()
 
 
-def _decide(settings: DictConfig, launch: Launch, swept: bool, earlier: str | None) -> Decision:
+def _decide(settings: DictConfig, swept: bool, earlier: str | None) -> Decision:
     """On rank 0: what the run begins with. ``earlier`` is the run directory where this launch has made it before."""
     given = earlier or settings.output_dir or (HydraConfig.get().runtime.output_dir if swept else None)
     directory = None if given is None else Path(given).expanduser().absolute()
-    return decide(settings.resume, settings.init_from, directory, launch.attempt > 1)
+    return decide(settings.resume, settings.init_from, directory, earlier is not None)
 
 
 def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirectory:
     """The run directory: the one given, a job's own in a sweep, or a new one."""
-    if not swept:
-        return RunDirectory.create(settings.output_dir, launch.stamp())
-    if settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
-        raise SettingError(
-            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
-            f"hydra.sweep.dir instead"
-        )
-    return RunDirectory.create(settings.output_dir or HydraConfig.get().runtime.output_dir, launch.stamp())
+    own = HydraConfig.get().runtime.output_dir if swept else None
+    return RunDirectory.create(settings.output_dir or own, launch.stamp())
 
 
 if __name__ == "__main__":

@@ -46,10 +46,11 @@ def memory_table(
         constant = sum(frozen[block] for block in own)
         leaving = layouts[own[-1]].nbytes if own[-1] < len(layouts) else 0
         coming = layouts[own[0] - 1].nbytes if own[0] > 0 else 0
-        # The blocks of a rank work one after the other, so only the largest one's activations count.
+        # The blocks of a rank work one after the other, so only the largest one's activations count, unless each
+        # block's graphs have memory of their own.
         sizes = (
             4 * (copies * (parameters - constant) + constant),
-            max(kept[block] for block in own),
+            (sum if options.cuda_graphs else max)(kept[block] for block in own),
             queue_depth * leaving + RECEIVE_SLOTS * coming,
             leaving,
         )

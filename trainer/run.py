@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainer.assemble import DATA_KEYS, augmentations, data_spec, label_mixes, load_images, make_network
+from trainer.building import build, check_type, require_target
 from trainer.checkpoint.start import Fresh, Start
 from trainer.data.images import DataSpec, Pictures, tested_on
 from trainer.engines.base import Engine, StepOptions
@@ -23,7 +24,6 @@ from trainer.reporting.console import partition_table, summary_lines
 from trainer.reporting.journal import last_summary
 from trainer.reporting.records import Record, RunFacts, Tracker
 from trainer.rundir import RunDirectory
-from trainer.settings import build, check_type
 from trainer.update import UpdateOptions
 
 Config = Mapping[str, Any]
@@ -41,11 +41,16 @@ class Run:
         that the run begins with. Raises ``TrainerError`` for all that a person can mend."""
         self.start = start = start or Fresh()
         for group, shared in (("dataset", DATA_KEYS), ("partition", PARTITION_KEYS)):
+            require_target(group, config[group])
             for key, hint in shared.items():
                 check_type(f"{group}.{key}", config[group].get(key), hint)
         update, batch_size = UpdateOptions(**config["update"]), config["batch_size"]
         self.options = StepOptions(
-            config["precision"], config["compile"], config["cuda_graphs"], config["on_nan"] == "skip", update
+            precision=config["precision"],
+            compile=config["compile"],
+            cuda_graphs=config["cuda_graphs"],
+            skip_bad_steps=config["on_nan"] == "skip",
+            update=update,
         )
         self.step_images = update.images_a_step(batch_size)
         self.engine: Engine = build("engine", config["engine"], offer={"batch_size": self.step_images})
@@ -83,6 +88,11 @@ class Run:
             start.done,
             share=Share(rank.replica, rank.replicas),
         )
+        if start.done > self.plan.last_step:
+            raise SettingError(
+                f"the run goes on after step {start.done}, but its {config['epochs']} epochs end with step "
+                f"{self.plan.last_step}; set epochs higher, or begin anew in another output_dir"
+            )
 
     def make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         """The optimizer of the settings, for parameters or groups of them."""

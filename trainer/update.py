@@ -38,7 +38,7 @@ class UpdateOptions:
     average: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise SettingError(f"update.clip_norm={self.clip_norm} must be above 0, or null")
         at_least(1, {"update.accumulate": self.accumulate})
         if self.average is not None and not 0 < self.average < 1:

@@ -24,7 +24,7 @@ from trainer.stop import StopRequest
 from trainer.update import MakeOptimizer, UpdateOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """How a training step is done, whatever the engine.
 

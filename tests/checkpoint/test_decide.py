@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from tests.command_line import TINY, CommandLine
+from trainer.checkpoint.decide import Decision, begin, decide
 from trainer.checkpoint.manifest import FORMAT, Manifest, Part, folder_of
-from trainer.checkpoint.start import Decision, begin, decide
 from trainer.errors import SettingError
 from trainer.rundir import RunDirectory
 

@@ -4,6 +4,8 @@ A small block costs the host more time to queue, kernel by kernel, than the devi
 once. The optimizer's few kernels stay outside, since the learning rate is the host's.
 """
 
+import gc
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,13 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainer.block import Block, Output
+from trainer.block import CLASSIFIERS, Block, Output
 from trainer.errors import SettingError
 from trainer.local_losses.base import Judged
 from trainer.packet import Packet, Tag
-from trainer.seeds import seed_device
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 ORDINARY_STEPS = 3
 """Steps done kernel by kernel before the first graph: they load kernels and choose algorithms, which a graph can't."""
@@ -32,12 +35,14 @@ class Recorded:
 
 
 class GraphedBlock(Block):
-    """A block on a GPU that draws no random numbers; those of a graph are not the ones that the step would draw."""
+    """A block on a GPU. Python runs its units and its classifier in the first steps, and once more to record them: what
+    they decide then holds for all steps that follow. Random numbers are drawn for the block and for its classifier, not
+    unit by unit, in the first steps too."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As a ``Block``."""
         super().__init__(*arguments, **options)
-        self._steps, self._recording = 0, False
+        self._steps, self._recording, self._warned = 0, False, False
         self._forward: Recorded | None = None
         self._backward: Recorded | None = None
         self._pool = torch.cuda.graph_pool_handle()
@@ -58,6 +63,7 @@ class GraphedBlock(Block):
         incoming = Packet(packet.tag, self._static)
         if self._forward is None:
             self._forward = self._record(lambda: super(GraphedBlock, self).forward(incoming))
+        self._seed(packet.tag, next(iter(self.units)))
         made: Output = self._replay(self._forward)
         return Output(packet.tag, {**packet.fields, "x": made["x"]}, incoming=incoming, features=made.features)
 
@@ -70,6 +76,7 @@ class GraphedBlock(Block):
             self._forward.result.features = output.features
             parameters = self.update.parameters.values()
             self._gradients = {value: value.grad for value in parameters if value.grad is not None}
+        self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
         judged: Judged = self._replay(self._backward)
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
@@ -77,6 +84,7 @@ class GraphedBlock(Block):
 
     def _record(self, work: Callable[[], T]) -> Recorded:
         """A graph of ``work``, which is not done by that. Raises ``SettingError`` where it waits for the device."""
+        gc.collect()  # an earlier job's graphs and their memory, which must not be freed in the middle of this
         graph = torch.cuda.CUDAGraph()
         self._recording = True
         try:
@@ -84,26 +92,31 @@ class GraphedBlock(Block):
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 result = work()
         except RuntimeError as error:
+            cause = error.__context__ or error  # the end of a recording that has failed raises again
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
             raise SettingError(
                 f"cuda_graphs=true, but block {self.index} (up to {self.cut}) does what a CUDA graph can't hold, such "
-                f"as waiting for the device; set cuda_graphs=false ({str(error).splitlines()[0]})"
+                f"as waiting for the device; set cuda_graphs=false ({str(cause).splitlines()[0]})"
             ) from error
         finally:
             self._recording = False
+        torch.cuda.synchronize(self.device)  # the recording has set seeds on a stream of its own
         return Recorded(graph, result)
 
     def _replay(self, recorded: Recorded) -> Any:
-        """Do what was recorded. Raises ``SettingError`` where that draws random numbers."""
-        seed_device(self.device, 0)
+        """Do what was recorded, with the seed that has been set."""
         recorded.graph.replay()
-        if torch.cuda.default_generators[self.device.index or 0].get_offset():
-            raise SettingError(
-                f"cuda_graphs=true, but block {self.index} (up to {self.cut}) draws random numbers, as dropout does; "
-                f"set cuda_graphs=false"
-            )
+        if not self._warned and torch.cuda.default_generators[self.device.index or 0].get_offset():
+            self._warned = True
+            log.warning(
+                "block %d (up to %s) draws random numbers in a CUDA graph, as dropout does: whether another number of "
+                "ranks would draw the same is not known",
+                self.index, self.cut,
+            )  # fmt: skip
         return recorded.result
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
-        """Seed, but for a graph, which holds no seed."""
-        if not self._recording:
+        """Seed before the first unit and before the classifier, and outside of a graph, which holds no seed."""
+        if not self._recording and unit[0] in (next(iter(self.units)), f"{CLASSIFIERS}.{self.cut}"):
             super()._seed(tag, *unit)

@@ -1,13 +1,21 @@
 """Every limit of an engine is one sentence that names the setting."""
 
+from datetime import timedelta
+
 import pytest
 import torch
+from torch.distributed import HashStore
 from torch.torch_version import TorchVersion
 
+from trainer.engines.base import StepOptions
 from trainer.engines.pipeline import SCHEDULES, Pipeline
 from trainer.engines.replicas import Backprop
 from trainer.errors import SettingError
+from trainer.launch import Launch
 from trainer.plan import Plan, Share
+from trainer.rank import Rank
+from trainer.transport.control import Control
+from trainer.update import UpdateOptions
 
 
 def pipeline(schedule: str, microbatches: int = 8, batch_size: int = 32) -> Pipeline:
@@ -69,6 +77,22 @@ def test_old_torch_has_no_v_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline("1f1b").check_device(cpu)
     with pytest.raises(SettingError, match="zbv_zero_bubble needs torch 2.12 or newer on CPUs, and this is 2.11.1"):
         pipeline("zbv_zero_bubble").check_device(cpu)
+
+
+def graphs_on(ranks: int) -> tuple[Rank, StepOptions]:
+    rank = Rank(Launch(0, ranks, 0, ranks), 0, torch.device("cpu"), 1, timedelta(1), Control(HashStore(), 0, ranks))
+    options = StepOptions(
+        precision="fp32", compile=False, cuda_graphs=True, skip_bad_steps=False, update=UpdateOptions()
+    )
+    return rank, options
+
+
+def test_cuda_graphs_hold_no_communication() -> None:
+    with pytest.raises(SettingError, match="cuda_graphs=true does not go with engine=pipeline; use cuda_graphs=false"):
+        pipeline("1f1b").check(*graphs_on(2))
+    with pytest.raises(SettingError, match="cuda_graphs=true does not go with data parallelism on 2 ranks; use cuda_"):
+        Backprop().check(*graphs_on(2))
+    Backprop().check(*graphs_on(1))
 
 
 def test_backprop_is_not_cut() -> None:

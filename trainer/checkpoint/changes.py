@@ -7,8 +7,8 @@ from typing import Any
 from trainer.errors import SettingError
 
 DECISIVE = (
-    "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "compile", "seed",
-    "batch_size", "on_nan",
+    "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "compile",
+    "cuda_graphs", "cudnn_benchmark", "deterministic", "seed", "batch_size", "on_nan",
 )  # fmt: skip
 """Settings and groups that decide the result. Engine, ranks, partition, ``max_steps``, tracker and paths do not."""
 

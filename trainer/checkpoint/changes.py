@@ -19,8 +19,10 @@ _ABSENT = "nothing"
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The decisive settings that differ, as ``name=value (was value)``."""
+    """The decisive settings that differ, as ``name=value (was value)``. A switch that is off, and that a checkpoint of
+    an earlier version does not know, was off."""
     before, after = dict(_flat(then)), dict(_flat(now))
+    before = {name: value for name, value in after.items() if value == _plain(False)} | before
     return [
         f"{name}={after.get(name, _ABSENT)} (was {before.get(name, _ABSENT)})"
         for name in sorted(before.keys() | after.keys())
@@ -50,7 +52,8 @@ def refuse_changes(
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The decisive settings by their dotted names, their values as text."""
     for name in DECISIVE:
-        yield from _leaves(name, config.get(name))
+        if name in config:
+            yield from _leaves(name, config[name])
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -108,7 +108,7 @@ def test_a_test_counts_valid_samples_and_changes_nothing(network: Network) -> No
         output = block.forward(packet(kind=Kind.TEST, count=3))
         block.test(output)
     expected = block.classifier(output["x"])[:3]
-    loss, right, seen = block.meter.take_pass().sums()
+    loss, right, seen = block.meter.take_pass().sums().values()
     assert loss / seen == pytest.approx(nn.functional.cross_entropy(expected, torch.arange(3)).item())
     assert (right, seen) == ((expected.argmax(1) == torch.arange(3)).sum().item(), 3)
     assert all(torch.equal(before[name], value) for name, value in block.state().items())

@@ -61,7 +61,7 @@ class Block:
         self.replica = 0
         self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
         self.classifier = placed(classifier, device)
-        self.meter = Meter(device)
+        self.meter = Meter(device, classifier.terms)
         self._autocast = autocast(device, precision)
         self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
         self._update: Update | None = None
@@ -164,7 +164,7 @@ class Block:
         self.update.backward(judged.loss)
         # The packet may be held for a while, and what it was made by need not be.
         output.features = output.features.detach()
-        return Judged(judged.loss.detach(), judged.logits.detach())
+        return judged.detach()
 
     @torch.no_grad()
     def test(self, output: Output) -> None:

@@ -1,50 +1,59 @@
 """A block's running loss and accuracy, summed on its device."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import Judged, correct
 
+LOSS, RIGHT, SEEN = "loss", "right", "seen"
+"""What is summed: the losses, the samples that were classified right, and how many samples there were."""
+
 
 class Totals:
     """Sums on their way to the host; ``sums`` waits for them."""
 
-    def __init__(self, sums: Tensor) -> None:
-        self._copy = HostCopy(sums)
+    def __init__(self, names: Sequence[str], sums: Tensor) -> None:
+        self._names, self._copy = names, HostCopy(sums)
 
-    def sums(self) -> list[float]:
-        """The sum of the losses, how many samples were classified right, and how many there were."""
-        sums: list[float] = self._copy.wait().tolist()
-        return sums
+    def sums(self) -> dict[str, float]:
+        """The sums of ``loss``, ``right``, ``seen`` and, for every term of the loss, ``loss_<term>``."""
+        return dict(zip(self._names, self._copy.wait().tolist(), strict=True))
 
 
 class Meter:
-    """Sums the loss and the right answers of the samples it is shown, over a pass and over windows of it, without a
-    synchronisation."""
+    """Sums the loss, its terms and the right answers of the samples it is shown, over a pass and over windows of it,
+    without a synchronisation."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, 3, dtype=torch.float64, device=device)
-        """Loss, right answers and samples, of the window and of the pass before it; what a checkpoint keeps."""
+    def __init__(self, device: torch.device, terms: Sequence[str] = ()) -> None:
+        """``terms`` are the names of the loss's terms."""
+        self._terms = terms
+        self._names = (LOSS, RIGHT, SEEN, *(f"{LOSS}_{term}" for term in terms))
+        self.sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
+        """What is summed in the window, and in the pass before it; what a checkpoint keeps."""
         self._window, self._pass = self.sums
-        self._loss, self._right, self._seen = self._window
+        self._loss, self._right, self._seen, *self._parts = self._window
 
     def add(self, judged: Judged, label: Tensor, good: Tensor | None = None) -> None:
-        """Count a batch: its mean loss, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``. A batch
-        for which ``good``, a boolean scalar, is False does not count."""
+        """Count a batch: its mean loss and terms, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``.
+        A batch for which ``good``, a boolean scalar, is False does not count."""
         count = len(judged.logits)
-        loss, right = judged.loss.detach(), correct(judged.logits, label[:count])
+        right = correct(judged.logits, label[:count])
+        means = [judged.loss.detach(), *(judged.terms[term].detach() for term in self._terms)]
         if good is None:
             self._seen += count
         else:
-            loss, right = torch.where(good, loss, 0.0), torch.where(good, right, 0.0)
+            right, *means = (torch.where(good, value, 0.0) for value in (right, *means))
             self._seen.add_(good, alpha=count)
-        self._loss.add_(loss, alpha=count)
         self._right += right
+        for total, mean in zip((self._loss, *self._parts), means, strict=True):
+            total.add_(mean, alpha=count)
 
     def take_window(self) -> Totals:
         """What was summed since the last call."""
-        totals = Totals(self._window)
+        totals = Totals(self._names, self._window)
         self._pass += self._window
         self._window.zero_()
         return totals
@@ -52,6 +61,6 @@ class Meter:
     def take_pass(self) -> Totals:
         """What was summed since the last call of this method: a whole pass over the data."""
         self.take_window()
-        totals = Totals(self._pass)
+        totals = Totals(self._names, self._pass)
         self._pass.zero_()
         return totals

@@ -188,6 +188,19 @@ def test_changed_settings_are_allowed_where_the_user_says_so(command: CommandLin
     assert steps[12]["blocks"][0]["learning_rate"] < 0.01 < steps[11]["blocks"][0]["learning_rate"]
 
 
+def test_means_begin_anew_where_the_loss_has_other_terms(command: CommandLine, tmp_path: Path) -> None:
+    loss = ("local_loss=predsim", "resume_strict=false")
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12").status == 0
+    outcome = command(*TINY, f"output_dir={tmp_path}", "max_steps=16", *loss)
+    assert outcome.status == 0, outcome.err
+    records = metrics(tmp_path)
+    (epoch,) = (record for record in records if record["kind"] == "epoch" and record["step"] == 16)
+    steps = [record for record in records if record["kind"] == "step" and record["step"] > 12]
+    for name in ("loss", "loss_prediction", "loss_similarity"):
+        means = [step["blocks"][0][name] for step in steps]
+        assert epoch["train"]["blocks"][0][name] == pytest.approx(sum(means) / len(means))
+
+
 def test_ctrl_c_ends_the_run_and_it_goes_on(command: CommandLine, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     process = subprocess.Popen(

@@ -80,10 +80,21 @@ def test_every_block_learns(case, precision):
         for packet in source.packets(plan.tags(phase)):
             learn(blocks, packet)
         passes = [block.meter.take_pass().sums() for block in blocks]
-        means.append([loss / seen for loss, _, seen in passes])
+        means.append([sums["loss"] / sums["seen"] for sums in passes])
     first, last = means[0], means[-1]
     assert all(math.isfinite(loss) for loss in last)
     assert all(end < 0.97 * begin for begin, end in zip(first, last, strict=True)), (first, last)
+
+
+def test_the_terms_of_a_loss_are_told_by_the_names_it_gives(case):
+    config, network, cuts = case
+    blocks = make_blocks(network, cuts)
+    source = ImageSource(load_images(config["dataset"]), network.spec, [], Plan(64, 4, 16, 1), 0, CPU)
+    learn(blocks, next(source.packets(Plan(64, 4, 16, 1).all_tags())))
+    for block in blocks:
+        sums = block.meter.take_pass().sums()
+        assert set(sums) == {"loss", "right", "seen", *(f"loss_{term}" for term in block.classifier.terms)}
+        assert all(math.isfinite(value) and value != 0 for name, value in sums.items() if name != "right")
 
 
 def test_no_block_changes_another(case):

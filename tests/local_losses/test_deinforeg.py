@@ -35,9 +35,15 @@ def test_loss_is_the_sum(site, packet):
     projected = classifier.project(features)
     z = projected / projected.norm(dim=1, keepdim=True)
     logits = classifier.classify(projected)
-    expected = variance_term(z) + covariance_term(z) + similarity_loss(z, torch.eye(4)[given["label"]])
+    regularity = {
+        "variance": variance_term(z),
+        "invariance": similarity_loss(z, torch.eye(4)[given["label"]]),
+        "covariance": covariance_term(z),
+    }
+    entropy = F.cross_entropy(logits, given["label"])
     judged = classifier.judge(features, given)
-    torch.testing.assert_close(judged.loss, expected + 0.5 * F.cross_entropy(logits, given["label"]))
+    torch.testing.assert_close(judged.loss, sum(regularity.values()) + 0.5 * entropy)
+    torch.testing.assert_close(judged.terms, {**regularity, "label": entropy})
     torch.testing.assert_close(judged.logits, logits)
 
 

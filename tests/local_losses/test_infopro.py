@@ -55,6 +55,8 @@ def test_loss_is_the_weighted_sum_of_pixel_and_label_entropy(site, packet):
     log_sum = math.log(sum(math.exp(k) for k in range(4)))
     label_entropy = sum(log_sum - k for k in range(4)) / 4
     assert judged.loss.item() == pytest.approx(3.5 * math.log(2) + 1.5 * label_entropy, rel=1e-5)
+    terms = {name: term.item() for name, term in judged.terms.items()}
+    assert terms == pytest.approx({"reconstruction": math.log(2), "label": label_entropy}, rel=1e-5)
 
 
 def test_pixels_count_on_a_scale_from_0_to_1(site, packet):

@@ -63,8 +63,10 @@ def test_loss_against_a_reference(site, packet):
     deviation = torch.tensor(maps.reshape(8, 6, 16).std(axis=2, ddof=1))
     wanted, found = (torch.corrcoef(rows) for rows in (torch.eye(4)[given["label"]], deviation))
     logits = features.flatten(1) @ classifier.predict.weight.T + classifier.predict.bias
-    expected = 0.3 * F.cross_entropy(logits, given["label"]) + 0.7 * (wanted - found).square().mean()
-    torch.testing.assert_close(classifier.judge(features, given).loss, expected)
+    terms = {"prediction": F.cross_entropy(logits, given["label"]), "similarity": (wanted - found).square().mean()}
+    judged = classifier.judge(features, given)
+    torch.testing.assert_close(judged.loss, 0.3 * terms["prediction"] + 0.7 * terms["similarity"])
+    torch.testing.assert_close(judged.terms, terms)
 
 
 def test_linear_classifier_starts_at_0(site):

@@ -44,16 +44,20 @@ class Recorder:
         self.seen.append(("close", None))
 
 
+def sums(loss: float, right: float, seen: float, **terms: float) -> dict[str, float]:
+    return {"loss": loss, "right": right, "seen": seen, **terms}
+
+
 def part(step: int, block: int, loss: float, seen: float = 8, busy: float | None = 1.5) -> Record:
-    blocks = {str(block): {"train": [loss * seen, seen / 2, seen], "learning_rate": 0.1}}
+    blocks = {str(block): {"train": sums(loss * seen, seen / 2, seen), "learning_rate": 0.1}}
     lap = {"seconds": 2.0, "busy_seconds": busy, "steps": 5}
     return {"kind": "step", "step": step, "epoch": 1, "blocks": blocks, "lap": lap}
 
 
 def epoch_part(block: int, busy: float, test: float | None = 0.75) -> Record:
     scores = {
-        "train": [8.0, 4.0, 8.0],
-        "test": None if test is None else [8.0, 4.0 * test, 4.0],
+        "train": sums(8.0, 4.0, 8.0, loss_label=2.0),
+        "test": None if test is None else sums(8.0, 4.0 * test, 4.0),
     }
     lap = {
         "seconds": 2.0, "busy_seconds": busy, "wait_seconds": 2.0 - busy, "image_wait_seconds": 0.5, "steps": 5,
@@ -91,7 +95,7 @@ def test_an_epoch_has_every_block_and_every_rank() -> None:
     (record,) = epochs
     assert seen == [("epoch", record)]
     assert record["test"] == {"blocks": [{"loss": 2.0, "accuracy": 0.75}] * 2, "accuracy": 0.75}
-    assert record["train"]["blocks"] == [{"loss": 1.0, "accuracy": 0.5}] * 2
+    assert record["train"]["blocks"] == [{"loss": 1.0, "accuracy": 0.5, "loss_label": 0.25}] * 2
     assert record["images_per_second"] == 5 * 8 / 2.0
     waits = {"wait_seconds": pytest.approx(0.1), "image_wait_seconds": 0.5}
     rank = {"busy_seconds": 1.9, **waits, "steps": 5, "peak_memory_bytes": 7}

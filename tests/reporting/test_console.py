@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.test_board import epoch_part, facts
+from tests.reporting.test_board import epoch_part, facts, sums
 from trainer.reporting.console import Console, EpochTable, partition_table, summary_lines
 from trainer.reporting.board import _epoch, summarise
 from trainer.reporting.records import Record
@@ -13,7 +13,7 @@ from trainer.reporting.tables import exit_lines, mebibytes, table
 
 
 def epoch_record(blocks: int, tested: bool = True) -> Record:
-    scores = {"train": [23.456, 1.0, 10.0], "test": [10.0, 10.0, 10.0] if tested else None}
+    scores = {"train": sums(23.456, 1.0, 10.0), "test": sums(10.0, 10.0, 10.0) if tested else None}
     lap = epoch_part(0, 1.0)["lap"]
     parts = [{"blocks": {str(index): scores}, "lap": lap} for index in range(blocks)]
     return {"kind": "epoch", "step": 10, "epoch": 100, **_epoch(parts, 8)}

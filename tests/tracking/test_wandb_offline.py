@@ -28,10 +28,10 @@ def test_without_a_key_the_run_is_offline_and_complete(tmp_path: Path) -> None:
     tracker = WandbTracker("ppll")
     tracker.start(facts_in(tmp_path))
     assert tracker._run is not None and tracker._run.offline
-    tracker.step(
-        {"step": 10, "epoch": 1, "blocks": [{"loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, "busy": 1.0}] * 2}
-    )
+    block = {"loss": 1.0, "accuracy": 0.5, "loss_label": 0.7, "learning_rate": 0.1, "busy": 1.0}
+    tracker.step({"step": 10, "epoch": 1, "blocks": [block] * 2})
     assert tracker._run.summary["block1/loss"] == 1.0 and tracker._run.summary["step"] == 10
+    assert tracker._run.summary["block0/loss_label"] == 0.7
     tracker.summary({"kind": "summary", "test_accuracy": 0.75, "note": ""})
     assert tracker._run.summary["test_accuracy"] == 0.75
     tracker.close()

@@ -5,7 +5,7 @@
 ``optimizer.<parameter>.<state>``  what the optimizer keeps for a parameter, such as ``exp_avg``
 ``gradient.<parameter>``           what steps have left for a later one, where gradients are accumulated
 ``published.<unit>.<step>.<name>`` weights that a neighbour has not yet applied
-``meter.<cut>.<replica>``          the running sums of the epoch's loss and accuracy, of the block that ends at the cut
+``meter.<cut>.<replica>``          sums of the epoch's loss, its terms and accuracy, of the block up to the cut
 =================================  ==================================================================
 """
 
@@ -154,15 +154,15 @@ def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fre
 
 
 def _fill_meter(block: Kept, store: Store) -> None:
-    """Take over what all copies of a block have counted; the first of them does it for all."""
+    """Take over what all copies of a block have counted; the first of them does it for all. What was counted of a loss
+    with other terms is left out, and the means of this epoch are then those of its remaining steps."""
     if block.replica > 0:
         return
     counted = itertools.takewhile(store.__contains__, (f"meter.{block.cut}.{copy}" for copy in itertools.count()))
     for name in counted:
         sums = store.read(name)
-        if sums.shape != block.meter.sums.shape:
-            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
-        block.meter.sums += sums.to(block.meter.sums.device)
+        if sums.shape == block.meter.sums.shape:
+            block.meter.sums += sums.to(block.meter.sums.device)
 
 
 def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:

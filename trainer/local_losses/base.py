@@ -1,6 +1,8 @@
 """What a local loss is: a factory of local classifiers, which know how to judge a block's output."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -58,15 +60,28 @@ class Site:
 
 
 class Judged(NamedTuple):
-    """A block's output as its local classifier sees it: the scalar ``loss`` and the ``logits``, ``(N, classes)``."""
+    """A block's output as its local classifier sees it: the scalar ``loss``, the ``logits``, ``(N, classes)``, and for
+    people the ``terms`` that the loss is made of, scalars without their weights."""
 
     loss: Tensor
     logits: Tensor
+    terms: Mapping[str, Tensor] = MappingProxyType({})
+
+    def detach(self) -> "Judged":
+        """The same without a graph."""
+        terms = {name: term.detach() for name, term in self.terms.items()}
+        return Judged(self.loss.detach(), self.logits.detach(), terms)
 
 
 class LocalClassifier(nn.Module):
     """The auxiliary head of one block. ``forward`` gives logits, an early exit of the network; ``judge`` gives the
-    local loss as well, by default the cross-entropy of those logits."""
+    local loss as well, by default the cross-entropy of those logits.
+
+    Attributes:
+        terms: names of the terms that ``judge`` gives each time, if the loss has several.
+    """
+
+    terms: tuple[str, ...] = ()
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(N, ...)`` to logits ``(N, classes)``."""

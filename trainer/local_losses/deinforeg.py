@@ -45,6 +45,8 @@ def projector(size: int, width: int) -> nn.Sequential:
 class DeInfoRegClassifier(LocalClassifier):
     """Projector, and a classifier on its output."""
 
+    terms = ("variance", "invariance", "covariance", "label")
+
     def __init__(self, site: Site, width: int, limit: int, label: float) -> None:
         super().__init__()
         self.label_weight = label
@@ -64,8 +66,14 @@ class DeInfoRegClassifier(LocalClassifier):
         logits = self.classify(projected)
         label = probabilities(packet["label"][:count], logits.shape[1])
         z = F.normalize(projected.float(), dim=1)
-        regularity = variance_term(z) + similarity_loss(z, label) + covariance_term(z)
-        return Judged(regularity + self.label_weight * F.cross_entropy(logits.float(), label), logits)
+        terms = {
+            "variance": variance_term(z),
+            "invariance": similarity_loss(z, label),
+            "covariance": covariance_term(z),
+            "label": F.cross_entropy(logits.float(), label),
+        }
+        regularity = terms["variance"] + terms["invariance"] + terms["covariance"]
+        return Judged(regularity + self.label_weight * terms["label"], logits, terms)
 
 
 class DeInfoReg(LocalLoss):

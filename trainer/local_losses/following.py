@@ -31,6 +31,7 @@ class Follower(LocalClassifier):
         super().__init__()
         self.next = frozen_copy(unit.module)
         self.behind = behind
+        self.terms = behind.terms
         self.keep = keep
 
     def beyond(self, features: Tensor) -> Tensor:

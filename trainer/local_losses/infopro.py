@@ -75,6 +75,7 @@ class InfoProClassifier(LocalClassifier):
         self.term = ContrastTerm(hidden) if contrast else LabelTerm()
         target = site.image_shape if self.from_image else site.takes
         self.decoder = decoder(site.features, target) if self.reconstruction_weight else None
+        self.terms = ("label",) if self.decoder is None else ("label", "reconstruction")
         if self.decoder is not None and self.from_image:
             kaiming_fan_out(self.decoder)  # as in the paper's code; a block's input has no bounded scale
 
@@ -92,12 +93,14 @@ class InfoProClassifier(LocalClassifier):
         hidden = self.trunk(seen)
         logits = self.last(hidden.detach() if self.contrast else hidden)
         label = probabilities(packet["label"][:count], logits.shape[1])
-        loss = weight * self.term(hidden, logits, label)
+        terms = {"label": self.term(hidden, logits, label)}
+        loss = weight * terms["label"]
         if self.contrast:
             loss = loss + F.cross_entropy(logits.float(), label)
         if self.decoder is not None:
-            loss = loss + self.reconstruction_weight * self._reconstruction(features, packet, count)
-        return Judged(loss, logits)
+            terms["reconstruction"] = self._reconstruction(features, packet, count)
+            loss = loss + self.reconstruction_weight * terms["reconstruction"]
+        return Judged(loss, logits, terms)
 
     def _reconstruction(self, features: Tensor, packet: Packet, count: int) -> Tensor:
         """Binary cross-entropy against the image's pixels in 0..1, or squared error against the block's input."""

@@ -37,6 +37,8 @@ def spread(x: Tensor) -> Tensor:
 class PredSimClassifier(LocalClassifier):
     """The prediction head, pool and a linear layer that starts at 0, and the similarity head."""
 
+    terms = ("prediction", "similarity")
+
     def __init__(self, site: Site, share: float, limit: int) -> None:
         super().__init__()
         self.share = share
@@ -56,9 +58,10 @@ class PredSimClassifier(LocalClassifier):
         features = features[:count]
         logits = self(features)
         label = probabilities(packet["label"][:count], logits.shape[1])
+        prediction = F.cross_entropy(logits.float(), label)
         matching = similarity_loss(spread(self.match(features)), label)
-        loss = (1 - self.share) * F.cross_entropy(logits.float(), label) + self.share * matching
-        return Judged(loss, logits)
+        loss = (1 - self.share) * prediction + self.share * matching
+        return Judged(loss, logits, {"prediction": prediction, "similarity": matching})
 
 
 class PredSim(LocalLoss):

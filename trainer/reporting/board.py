@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.data.images import tested_on
+from trainer.meter import LOSS, RIGHT, SEEN
 from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.transport.control import Control
 
@@ -119,10 +120,13 @@ def _learners(parts: Sequence[Record]) -> list[list[tuple[Record, Record]]]:
     ]
 
 
-def _mean(sums: Iterable[Sequence[float]]) -> Record:
-    """Mean loss and accuracy (0 to 1) of what was summed in several places."""
-    loss, right, seen = (sum(column) for column in zip(*sums, strict=True))
-    return {"loss": loss / max(seen, 1), "accuracy": right / max(seen, 1)}
+def _mean(sums: Iterable[Mapping[str, float]]) -> Record:
+    """Mean loss, accuracy (0 to 1) and mean of each of the loss's terms, of what was summed in several places."""
+    copies = list(sums)
+    total = {name: sum(copy[name] for copy in copies) for name in copies[0]}
+    seen = max(total.pop(SEEN), 1)
+    means = {name: value / seen for name, value in total.items()}
+    return {LOSS: means.pop(LOSS), "accuracy": means.pop(RIGHT), **means}
 
 
 def _rate(lap: Record, step_images: int) -> float | None:

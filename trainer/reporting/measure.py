@@ -25,7 +25,7 @@ class Measured(Protocol):
 
     @property
     def meter(self) -> Meter:
-        """Its running loss and accuracy."""
+        """Its running loss, the loss's terms, and accuracy."""
         ...
 
     @property

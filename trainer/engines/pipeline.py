@@ -14,8 +14,8 @@ from trainer.blocks import activation
 from trainer.data.source import data_fields
 from trainer.ending import EndByHeaders
 from trainer.engines.base import Job, StepOptions
-from trainer.engines.local_learning import image_source, new_block, new_update
 from trainer.engines.loop import Lane, run
+from trainer.engines.parts import image_source, new_block, new_update
 from trainer.engines.stage import Pipelined, Stage, sent_like
 from trainer.errors import SettingError
 from trainer.packet import Field, Layout

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.block import Block, Output
 from trainer.ending import EndByHeaders, EndTogether
 from trainer.engines.base import Job, StepOptions
-from trainer.engines.local_learning import own_blocks, train_blocks
+from trainer.engines.parts import own_blocks, train_blocks
 from trainer.errors import SettingError
 from trainer.packet import Packet
 from trainer.partition.partition import Partition

@@ -48,7 +48,7 @@ def test_nobody_asked() -> None:
 
 def rank_of(store: dist.Store, rank: int) -> Rank:
     launch = Launch(rank, 3, rank, 3, environment={})
-    return Rank(launch, 0, torch.device("cpu"), 1, timedelta(seconds=5), Control(store, rank, 3))
+    return Rank(launch, torch.device("cpu"), 1, timedelta(seconds=5), Control(store, rank, 3))
 
 
 @pytest.mark.parametrize(("asked_at", "end"), [(1, 8), (7, 8), (8, 16), (9, 16)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from trainer.failing import _errors, end_with_others
+from trainer.failing import _alarm, end_with_others
 from trainer.launch import Launch
 
 
@@ -35,7 +35,7 @@ def test_a_rank_that_can_not_end_by_itself_is_ended(launch: Launch, monkeypatch:
     look()
     now[0] += 1000
     look()
-    _errors(launch).claim_error(launch.machine, "rank 0 failed: no memory")
+    _alarm(launch).sound("rank 0 failed: no memory")
     for _ in range(3):
         look()  # the launcher does it, as a rule
         now[0] += 3

@@ -13,8 +13,8 @@ from typing import NoReturn
 from trainer.errors import PeerError, StoppedError, TrainerError
 from trainer.launch import Launch
 from trainer.stop import SIGNALS
-from trainer.transport.control import Control
-from trainer.transport.heartbeat import BEAT_SECONDS, silent_ranks
+from trainer.transport.alarm import Alarm
+from trainer.transport.heartbeat import BEAT_SECONDS, Beats, silent_ranks
 
 PEER_SECONDS = 2.0
 """How long a rank that lost a peer waits for the peer's own error."""
@@ -52,16 +52,16 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
     of which the launcher here does not know, and a while after any rank has. One rank of each machine says why."""
     if launch.world_size == 1:
         return lambda: None
-    errors, limit = _errors(launch).clone(), math.inf
+    alarm, limit = _alarm(launch).clone(), math.inf
 
     def look() -> None:
         """End this process if it is time."""
         nonlocal limit
-        told = errors.error_of_another(launch.machine)
+        told = alarm.from_elsewhere()
         if told is not None:
             print(f"error: {told}", file=sys.stderr, flush=True)
             os._exit(1)
-        if limit == math.inf and errors.has_error():
+        if limit == math.inf and alarm.sounded():
             limit = time.monotonic() + LEAVE_SECONDS
         if time.monotonic() > limit:
             os._exit(1)
@@ -69,13 +69,13 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
     return look
 
 
-def beats(launch: Launch) -> Control:
-    """The control traffic of the heartbeat."""
-    return launch.control("beats", f"attempt{launch.attempt}")
+def beats(launch: Launch) -> Beats:
+    """How often each rank of this attempt has shown that it is alive."""
+    return Beats(launch.store_under("beats", f"attempt{launch.attempt}"), launch.rank, launch.world_size)
 
 
-def _errors(launch: Launch) -> Control:
-    return launch.control("errors", f"attempt{launch.attempt}")
+def _alarm(launch: Launch) -> Alarm:
+    return Alarm(launch.store_under("errors", f"attempt{launch.attempt}"), launch.machine)
 
 
 def _culprit(error: Exception, launch: Launch | None) -> str:
@@ -106,7 +106,7 @@ def _speaks(error: Exception, text: str, launch: Launch) -> bool:
     if isinstance(error, PeerError):
         time.sleep(PEER_SECONDS)
     try:
-        return _errors(launch).claim_error(launch.machine, f"rank {launch.rank} failed: {text}")
+        return _alarm(launch).sound(f"rank {launch.rank} failed: {text}")
     except RuntimeError:  # without the store nobody can be asked
         return True
 

@@ -129,12 +129,16 @@ class Launch:
             return self.restarts + 1
         return agree_on_attempt(dist.PrefixStore("ppll-attempt", self.store), self.rank, self.world_size)
 
-    def control(self, *prefix: str) -> Control:
-        """Control traffic under a prefix."""
+    def store_under(self, *prefix: str) -> dist.Store:
+        """The store's part under a prefix."""
         store = self.store
         for part in ("ppll", *prefix):
             store = dist.PrefixStore(part, store)
-        return Control(store, self.rank, self.world_size)
+        return store
+
+    def control(self, *prefix: str) -> Control:
+        """Control traffic under a prefix."""
+        return Control(self.store_under(*prefix), self.rank, self.world_size)
 
     def stamp(self) -> str:
         """The moment of the launch by rank 0's clock, ``2026-11-23/10-42-07``, the same on every rank and after a

@@ -26,7 +26,6 @@ class Rank:
     tells whether packets go through host memory, because some ranks share a GPU, which NCCL refuses."""
 
     launch: Launch
-    job: int
     device: torch.device
     threads: int
     timeout: timedelta
@@ -60,7 +59,7 @@ class Rank:
                     f"not all ranks have come together within timeout_seconds={timeout_seconds:g}: "
                     f"{str(error).splitlines()[0]}"
                 ) from error
-        return cls(launch, job, torch_device, count, timeout, launch.control(*attempt), staged=share_a_gpu(devices))
+        return cls(launch, torch_device, count, timeout, launch.control(*attempt), staged=share_a_gpu(devices))
 
     @property
     def rank(self) -> int:

@@ -80,7 +80,7 @@ def test_old_torch_has_no_v_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def graphs_on(ranks: int) -> tuple[Rank, StepOptions]:
-    rank = Rank(Launch(0, ranks, 0, ranks), 0, torch.device("cpu"), 1, timedelta(1), Control(HashStore(), 0, ranks))
+    rank = Rank(Launch(0, ranks, 0, ranks), torch.device("cpu"), 1, timedelta(1), Control(HashStore(), 0, ranks))
     options = StepOptions(
         precision="fp32", compile=False, cuda_graphs=True, skip_bad_steps=False, update=UpdateOptions()
     )

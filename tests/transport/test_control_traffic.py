@@ -44,13 +44,5 @@ def test_records_of_a_rank_arrive_in_order() -> None:
     assert [next(records) for _ in range(3)] == [{"rank": 1, "step": step} for step in range(3)]
 
 
-def test_only_the_first_error_is_told_and_once_on_each_machine() -> None:
-    zero, one = pair()
-    assert zero.error_of_another(0) is None
-    assert one.claim_error(1, "rank 1 failed") and not zero.claim_error(0, "rank 0 failed")
-    assert one.error_of_another(1) is None
-    assert [zero.error_of_another(0) for _ in range(2)] == ["rank 1 failed", None]
-
-
 def test_one_process_gathers_its_own() -> None:
     assert Control(dist.HashStore(), 0, 1).gather("mine") == ["mine"]

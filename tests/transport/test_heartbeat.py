@@ -2,10 +2,10 @@
 
 import threading
 
+import pytest
 from torch.distributed import HashStore
 
-from trainer.transport.control import Control
-from trainer.transport.heartbeat import heartbeat
+from trainer.transport.heartbeat import Beats, heartbeat, silent_ranks
 
 
 def test_no_beat_outlives_the_job() -> None:
@@ -16,7 +16,16 @@ def test_no_beat_outlives_the_job() -> None:
         looking.set()
         finish.wait(10)
 
-    with heartbeat(Control(HashStore(), 0, 2), look):
+    with heartbeat(Beats(HashStore(), 0, 2), look):
         assert looking.wait(10)
         threading.Timer(0.2, finish.set).start()
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_rank_that_stands_still_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HashStore()
+    zero, *others = (Beats(store, rank, 3) for rank in range(3))
+    for beats in (zero, *others):
+        beats.beat()
+    monkeypatch.setattr("time.sleep", lambda seconds: others[0].beat())
+    assert silent_ranks(zero) == [2]

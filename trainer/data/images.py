@@ -88,11 +88,6 @@ class Pick:
 class Pictures(Protocol):
     """What a dataset gives: the images of its two splits, wherever they lie."""
 
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        ...
-
     def size(self, kind: Kind) -> int:
         """How many images the split for ``kind`` has."""
         ...

@@ -65,36 +65,6 @@ class Control:
         self._store.set(f"shared/{key}/{self.rank}", json.dumps(value))
         return [json.loads(self._store.get(f"shared/{key}/{rank}")) for rank in range(self.world_size)]
 
-    def claim_error(self, machine: int, text: str) -> bool:
-        """Whether this rank is the first to fail, and so the one whose error people read. ``text`` is for people on
-        machines other than number ``machine``, which is this rank's."""
-        if self._store.add("errors", 1) > 1:
-            return False
-        self._store.set("error", json.dumps([machine, text]))
-        return True
-
-    def has_error(self) -> bool:
-        """Whether some rank has failed and said so."""
-        return self._store.check(["error"])
-
-    def error_of_another(self, machine: int) -> str | None:
-        """What people on machine number ``machine`` are to be told of an error on another one: given once, to the first
-        of the machine's ranks that asks. None where there is nothing to tell."""
-        if not self.has_error():
-            return None
-        origin, text = json.loads(self._store.get("error"))
-        if origin == machine or self._store.add(f"told/{machine}", 1) > 1:
-            return None
-        return str(text)
-
-    def beat(self) -> None:
-        """Show that this process is alive."""
-        self._store.add(f"beat/{self.rank}", 1)
-
-    def beats(self) -> list[int]:
-        """How often each rank has shown that."""
-        return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
-
     def gather(self, value: Any) -> list[Any] | None:
         """At the end of a run: every rank's ``value`` on rank 0, ``None`` elsewhere. All ranks call it."""
         if self.world_size == 1:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from trainer.transport.control import Control
+import torch.distributed as dist
 
 BEAT_SECONDS = 0.5
 
@@ -16,14 +16,32 @@ LISTEN_SECONDS = 3.0
 """How long a rank is listened for before it counts as silent."""
 
 
+class Beats:
+    """How often each rank has shown that it is alive, in the key-value store."""
+
+    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+        self._store, self.rank, self.world_size = store, rank, world_size
+
+    def clone(self) -> "Beats":
+        """The same numbers through a connection of its own."""
+        return Beats(self._store.clone(), self.rank, self.world_size)
+
+    def beat(self) -> None:
+        """Show that this process is alive."""
+        self._store.add(f"beat/{self.rank}", 1)
+
+    def counts(self) -> list[int]:
+        """How often each rank has done so."""
+        return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
+
+
 @contextmanager
-def heartbeat(control: Control, look: Callable[[], None]) -> Iterator[None]:
-    """While inside, and after an error until the process ends, a thread of this rank counts up a number in the
-    store, and calls ``look``."""
-    if control.world_size == 1:
+def heartbeat(beats: Beats, look: Callable[[], None]) -> Iterator[None]:
+    """While inside, and after an error until the process ends, a thread of this rank beats, and calls ``look``."""
+    if beats.world_size == 1:
         yield
         return
-    own, over = control.clone(), threading.Event()
+    own, over = beats.clone(), threading.Event()
 
     def beat() -> None:
         """Count and look until the end."""
@@ -41,10 +59,9 @@ def heartbeat(control: Control, look: Callable[[], None]) -> Iterator[None]:
     thread.join(JOIN_SECONDS)  # a thread that is in the store when the interpreter ends makes the process abort
 
 
-def silent_ranks(control: Control) -> list[int]:
+def silent_ranks(beats: Beats) -> list[int]:
     """The ranks whose number stands still: stopped, hung in a system call, or gone."""
-    before = control.beats()
+    before = beats.counts()
     time.sleep(LISTEN_SECONDS)
-    return [
-        rank for rank, (a, b) in enumerate(zip(before, control.beats(), strict=True)) if a == b and rank != control.rank
-    ]
+    pairs = enumerate(zip(before, beats.counts(), strict=True))
+    return [rank for rank, (then, now) in pairs if then == now and rank != beats.rank]

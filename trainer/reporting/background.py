@@ -13,7 +13,7 @@ CLOSE_SECONDS = 120.0
 log = logging.getLogger(__name__)
 
 
-class Background:
+class Background(Listener):
     """Hands everything on to another listener, in order, without ever making the others wait for it."""
 
     def __init__(self, listener: Listener) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from trainer.data.images import tested_on
 from trainer.partition.partition import Partition
-from trainer.reporting.records import Record, RunFacts
+from trainer.reporting.records import Listener, Record, RunFacts
 from trainer.reporting.tables import exit_lines, table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SLOW_IMAGES = 0.05
 """The share of a rank's time that it may wait for images before somebody should know."""
 
 
-class Console:
+class Console(Listener):
     """Writes to the terminal and to ``console.log``."""
 
     def __init__(self, path: Path, stream: TextIO | None = None) -> None:

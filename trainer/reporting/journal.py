@@ -6,21 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.files import write_text
-from trainer.reporting.records import Record, RunFacts
+from trainer.reporting.records import Listener, Record
 
 log = logging.getLogger(__name__)
 
 
-class Journal:
-    """Writes steps, epochs and the summary."""
+class Journal(Listener):
+    """Writes steps, epochs and the summary; ``config.yaml``, ``partition.json`` and ``console.log`` have the rest."""
 
     def __init__(self, path: Path) -> None:
         """Opens ``path`` for appending."""
         self._path = path
         self._file = path.open("a", encoding="utf-8")
-
-    def start(self, run: RunFacts) -> None:
-        """Nothing: ``config.yaml`` and ``partition.json`` hold it."""
 
     def step(self, record: Record) -> None:
         """One line of kind ``step``."""
@@ -33,9 +30,6 @@ class Journal:
     def summary(self, record: Record) -> None:
         """One line of kind ``summary``."""
         self._write(record)
-
-    def warning(self, text: str) -> None:
-        """Nothing: ``console.log`` has warnings."""
 
     def close(self) -> None:
         """Close the file."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trainer.partition.partition import Partition
 
@@ -42,41 +42,35 @@ class RunFacts:
     speed_note: str
 
 
-class Listener(Protocol):
-    """Something that follows a run. Called on one thread of rank 0, never on the training thread."""
+class Listener:
+    """Something that follows a run, and ignores what it has no method for. Called on one thread of rank 0; only
+    ``summary`` and ``close`` come from the thread that trained."""
 
     def start(self, run: RunFacts) -> None:
         """The run begins."""
-        ...
 
     def step(self, record: Record) -> None:
         """A logged step of every block."""
-        ...
 
     def epoch(self, record: Record) -> None:
         """An epoch of every block is over."""
-        ...
 
     def summary(self, record: Record) -> None:
         """The run is over."""
-        ...
 
     def warning(self, text: str) -> None:
         """Something that a person should know."""
-        ...
 
     def close(self) -> None:
         """Nothing follows, whether the run ended well or not."""
-        ...
 
 
-class Tracker(Listener, Protocol):
+class Tracker(Listener):
     """A listener that keeps a run's metrics somewhere else, and goes on with the same run after a restart."""
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it: plain values, no secret."""
-        ...
+        """What a checkpoint keeps of it: plain values, no secret; nothing by default."""
+        return {}
 
     def go_on(self, identity: Mapping[str, Any]) -> None:
         """Before ``start``: what ``identity`` gave in the run that is resumed; empty in a new run."""
-        ...

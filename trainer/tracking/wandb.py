@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.errors import SettingError
-from trainer.reporting.records import Record, RunFacts
+from trainer.reporting.records import Record, RunFacts, Tracker
 
 MODES = ("auto", "online", "offline")
 
@@ -26,7 +26,7 @@ ID_LENGTH = 16
 log = logging.getLogger(__name__)
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Logs ``block0/loss`` and so on; whatever W&B does, training goes on."""
 
     def __init__(
@@ -113,9 +113,6 @@ class WandbTracker:
         if self._run is not None:
             plain = {key: value for key, value in record.items() if isinstance(value, int | float)}
             self._attempt(lambda: self._run.summary.update(plain))
-
-    def warning(self, text: str) -> None:
-        """Nothing: the console has it."""
 
     def close(self) -> None:
         """Finish the W&B run."""

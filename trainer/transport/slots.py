@@ -47,8 +47,8 @@ class ReceiveSlot(Protocol):
 class DirectSend:
     """A send slot whose buffer the process group reads itself."""
 
-    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
-        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    def __init__(self, buffer: Tensor, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = buffer
         self._peer, self._group = peer, group
         self._work: dist.Work | None = None
 
@@ -66,8 +66,8 @@ class DirectSend:
 class DirectReceive:
     """A receive slot whose buffer the process group writes itself."""
 
-    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
-        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    def __init__(self, buffer: Tensor, peer: int, group: dist.ProcessGroup) -> None:
+        self.buffer = buffer
         self._peer, self._group = peer, group
         self._work: dist.Work | None = None
 
@@ -86,12 +86,9 @@ class ThreadedSend:
     """A send slot whose send is started by a thread: gloo writes into the socket, as much as that takes, before an
     ``isend`` returns. The slots of an edge share the thread, which keeps their order."""
 
-    def __init__(
-        self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, thread: ThreadPoolExecutor
-    ) -> None:
-        self._direct = DirectSend(nbytes, device, peer, group)
-        self.buffer = self._direct.buffer
-        self._thread = thread
+    def __init__(self, direct: DirectSend, thread: ThreadPoolExecutor) -> None:
+        self.buffer = direct.buffer
+        self._direct, self._thread = direct, thread
         self._started: Future[None] | None = None
 
     def send(self) -> None:
@@ -107,14 +104,12 @@ class ThreadedSend:
 
 
 class StagedSend(ThreadedSend):
-    """A send slot that copies to pinned host memory; the thread starts the send from there once the copy has arrived,
-    so that the training thread goes on to the backward."""
+    """A send slot that copies to host memory; the thread starts the send from there once the copy has arrived, so that
+    the training thread goes on to the backward."""
 
-    def __init__(
-        self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, thread: ThreadPoolExecutor
-    ) -> None:
-        super().__init__(nbytes, device, peer, group, thread)
-        self._direct.buffer = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    def __init__(self, buffer: Tensor, from_host: DirectSend, thread: ThreadPoolExecutor) -> None:
+        super().__init__(from_host, thread)
+        self.buffer = buffer
 
     def send(self) -> None:
         """Queue the copy to the host and leave the rest to the thread."""
@@ -127,13 +122,11 @@ class StagedSend(ThreadedSend):
 
 
 class StagedReceive:
-    """A receive slot that receives into pinned host memory and copies to the device when waited for."""
+    """A receive slot that receives into host memory and copies to the device when waited for."""
 
-    def __init__(self, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup) -> None:
-        self.buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
-        self._host = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._direct = DirectReceive(0, self._host.device, peer, group)
-        self._direct.buffer = self._host
+    def __init__(self, buffer: Tensor, to_host: DirectReceive) -> None:
+        self.buffer = buffer
+        self._direct = to_host
         self._copied: Moment | None = None
 
     def post(self) -> None:
@@ -145,7 +138,7 @@ class StagedReceive:
     def wait(self) -> None:
         """Wait for the message and queue its copy to the device."""
         self._direct.wait()
-        self.buffer.copy_(self._host, non_blocking=True)
+        self.buffer.copy_(self._direct.buffer, non_blocking=True)
         self._copied = Moment(self.buffer.device)
 
 
@@ -153,16 +146,25 @@ def send_slots(
     count: int, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, staged: bool
 ) -> list[SendSlot]:
     """The slots of the send queue of one edge."""
+    buffers = [torch.zeros(nbytes, dtype=torch.uint8, device=device) for _ in range(count)]
     if device.type == "cuda" and not staged:
-        return [DirectSend(nbytes, device, peer, group) for _ in range(count)]
+        return [DirectSend(buffer, peer, group) for buffer in buffers]
     thread = ThreadPoolExecutor(1, thread_name_prefix="send")
-    slot = StagedSend if staged else ThreadedSend
-    return [slot(nbytes, device, peer, group, thread) for _ in range(count)]
+    if not staged:
+        return [ThreadedSend(DirectSend(buffer, peer, group), thread) for buffer in buffers]
+    return [StagedSend(buffer, DirectSend(_in_host_memory(buffer), peer, group), thread) for buffer in buffers]
 
 
 def receive_slots(
     count: int, nbytes: int, device: torch.device, peer: int, group: dist.ProcessGroup, staged: bool
 ) -> list[ReceiveSlot]:
     """The slots that one edge receives into."""
-    slot = StagedReceive if staged else DirectReceive
-    return [slot(nbytes, device, peer, group) for _ in range(count)]
+    buffers = [torch.zeros(nbytes, dtype=torch.uint8, device=device) for _ in range(count)]
+    if not staged:
+        return [DirectReceive(buffer, peer, group) for buffer in buffers]
+    return [StagedReceive(buffer, DirectReceive(_in_host_memory(buffer), peer, group)) for buffer in buffers]
+
+
+def _in_host_memory(buffer: Tensor) -> Tensor:
+    """A buffer of the same size for copies from and to ``buffer``, pinned where that is on a GPU."""
+    return torch.zeros(len(buffer), dtype=torch.uint8, pin_memory=buffer.is_cuda)

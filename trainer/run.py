@@ -22,7 +22,8 @@ from trainer.precision import DTYPES, autocast
 from trainer.rank import Rank
 from trainer.reporting.console import partition_table, summary_lines
 from trainer.reporting.journal import last_summary
-from trainer.reporting.records import Record, RunFacts, Tracker
+from trainer.reporting.listener import Tracker
+from trainer.reporting.records import Record, RunFacts
 from trainer.rundir import RunDirectory
 from trainer.update import UpdateOptions
 

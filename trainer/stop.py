@@ -14,8 +14,9 @@ from trainer.reporting.reporter import Reporter
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 FINISH_SECONDS = 20.0
-"""So long a rank whose steps are done may go on to write its results after a signal. A launcher sends one also where
-another rank has died, for which the results would wait, and kills all ranks after 30 s."""
+"""So long a rank whose steps are done may go on to write its results after a signal, or wait for a tracker to take
+them. A launcher sends one also where another rank has died, for which the results would wait, and kills all ranks after
+30 s."""
 
 
 class StopRequest:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,17 +14,17 @@ from trainer.clock import Clock
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
-from trainer.reporting.background import Background
+from trainer.reporting.background import CLOSE_SECONDS, Background
 from trainer.reporting.board import Board, Taker, summarise
 from trainer.reporting.console import Console
 from trainer.reporting.journal import Journal
 from trainer.reporting.measure import LEFT_OUT_STEPS
-from trainer.reporting.records import Listener
+from trainer.reporting.listener import Listener
 from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
 from trainer.run import Run
 from trainer.rundir import RunDirectory
-from trainer.stop import StopRequest, signals_stop
+from trainer.stop import FINISH_SECONDS, StopRequest, signals_stop
 
 
 def train(run: Run, directory: RunDirectory, config_text: str) -> float:
@@ -40,7 +40,8 @@ def train(run: Run, directory: RunDirectory, config_text: str) -> float:
         with forwarded_warnings(reporter.warn):
             state = _do_plan(run, job)
             reporter.close()
-            _end_where_stopped(job)
+            if job.plan.stopped:
+                _stopped(job)
             run.rank.control.gather(_on_cpu(state))
     accuracy = run.rank.control.agree("accuracy", lambda: accuracy)
     job.stop.obey()  # no rank before rank 0 has written everything
@@ -79,7 +80,8 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
     control = run.rank.control
     _describe(run, directory, config_text)
     facts = run.facts(directory.path)
-    listeners: list[Listener] = [console, Journal(directory.metrics), Background(run.tracker)]
+    tracker = Background(run.tracker, lambda: CLOSE_SECONDS if job.stop.signal is None else FINISH_SECONDS)
+    listeners: list[Listener] = [console, Journal(directory.metrics), tracker]
     identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
     keep = run.config["checkpoint"]["keep"]
     collector = Collector(directory.checkpoints, run.rank.world_size, keep, identity, run.tracker.identity)
@@ -91,17 +93,18 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
         state = _do_plan(run, job)
         job.reporter.close()
         epochs = board.finish()
-        _end_where_stopped(job)
-        parts = control.gather(_on_cpu(state))
-        assert parts is not None
-        if not directory.config.is_file():
-            _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
-        save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
-        summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
-        board.summarise(summary)
-        return float(summary["test_accuracy"] or 0.0)
+        if not job.plan.stopped:
+            parts = control.gather(_on_cpu(state))
+            assert parts is not None
+            if not directory.config.is_file():
+                _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
+            save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
+            summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
+            board.summarise(summary)
+            return float(summary["test_accuracy"] or 0.0)
     finally:
         board.close()
+    return _stopped(job)
 
 
 def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:
@@ -121,10 +124,11 @@ def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     return state
 
 
-def _end_where_stopped(job: Job) -> None:
-    if job.plan.stopped:
-        job.rank.control.part()  # rank 0 gets here with the manifest written
-        raise StoppedError.after(job.plan.last_step, job.stop.signal)
+def _stopped(job: Job) -> NoReturn:
+    """Leave, once rank 0 gets here, with the manifest written and the listeners closed: a launcher ends all ranks when
+    one has left."""
+    job.rank.control.part()
+    raise StoppedError.after(job.plan.last_step, job.stop.signal)
 
 
 def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:

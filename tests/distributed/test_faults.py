@@ -60,6 +60,21 @@ def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> Non
     assert [record["step"] for record in steps if record["kind"] == "step"] == list(range(1, end + 1))
 
 
+def test_no_rank_leaves_before_the_tracker_is_closed(tmp_path: Path) -> None:
+    """A launcher ends all ranks when one has left: here the one that was told to stop, and rank 0 has W&B to close."""
+    job = Job(tmp_path / "run", 2, LONG, 0, "tracker=wandb", "tracker.mode=offline")
+    try:
+        until(job, 20)
+        stopped = job.rank(1)
+        assert stopped is not None
+        os.kill(stopped, signal.SIGTERM)
+        job.process.wait(40)
+    finally:
+        job.end()
+    assert "SIGTERM ended the run after step " in log(job)
+    assert "exitcode  : 143" in log(job) and "exitcode  : -15" not in log(job)
+
+
 def test_a_rank_that_hangs_is_named(job: Job) -> None:
     until(job, 20)
     hung = job.rank(2)

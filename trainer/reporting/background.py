@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from trainer.reporting.records import Listener, Record, RunFacts
+from trainer.reporting.listener import Listener
+from trainer.reporting.records import Record, RunFacts
 
 CLOSE_SECONDS = 120.0
 """How long the end of a run waits for a slow listener to take the rest."""
@@ -16,8 +17,9 @@ log = logging.getLogger(__name__)
 class Background(Listener):
     """Hands everything on to another listener, in order, without ever making the others wait for it."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener, self._failing = listener, False
+    def __init__(self, listener: Listener, patience: Callable[[], float] = lambda: CLOSE_SECONDS) -> None:
+        """``patience`` is asked at the end for how many seconds to wait for the listener."""
+        self._listener, self._patience, self._failing = listener, patience, False
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="background-listener", daemon=True)
         self._thread.start()
@@ -46,9 +48,10 @@ class Background(Listener):
         """Hand it on, and wait for the listener to be done, but not for ever."""
         self._queue.put(self._listener.close)
         self._queue.put(None)
-        self._thread.join(CLOSE_SECONDS)
+        seconds = self._patience()
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            log.warning("the tracker did not finish within %.0f seconds and is left behind", CLOSE_SECONDS)
+            log.warning("the tracker did not finish within %.0f seconds and is left behind", seconds)
 
     def _run(self) -> None:
         while (action := self._queue.get()) is not None:

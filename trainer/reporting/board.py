@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.data.images import tested_on
 from trainer.meter import LOSS, RIGHT, SEEN
-from trainer.reporting.records import Listener, Record, RunFacts
+from trainer.reporting.listener import Listener
+from trainer.reporting.records import Record, RunFacts
 from trainer.transport.control import Control
 
 Taker = Callable[[Record, Sequence[Record]], str | None]

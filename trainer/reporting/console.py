@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from trainer.data.images import tested_on
 from trainer.partition.partition import Partition
-from trainer.reporting.records import Listener, Record, RunFacts
+from trainer.reporting.listener import Listener
+from trainer.reporting.records import Record, RunFacts
 from trainer.reporting.tables import exit_lines, table
 
 if TYPE_CHECKING:

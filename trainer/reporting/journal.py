@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.files import write_text
-from trainer.reporting.records import Listener, Record
+from trainer.reporting.listener import Listener
+from trainer.reporting.records import Record
 
 log = logging.getLogger(__name__)
 

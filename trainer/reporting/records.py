@@ -1,6 +1,6 @@
 """The records of a run: what listeners are told, and what ``metrics.jsonl`` holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,37 +40,3 @@ class RunFacts:
     last_step: int
     description: Sequence[str]
     speed_note: str
-
-
-class Listener:
-    """Something that follows a run, and ignores what it has no method for. Called on one thread of rank 0; only
-    ``summary`` and ``close`` come from the thread that trained."""
-
-    def start(self, run: RunFacts) -> None:
-        """The run begins."""
-
-    def step(self, record: Record) -> None:
-        """A logged step of every block."""
-
-    def epoch(self, record: Record) -> None:
-        """An epoch of every block is over."""
-
-    def summary(self, record: Record) -> None:
-        """The run is over."""
-
-    def warning(self, text: str) -> None:
-        """Something that a person should know."""
-
-    def close(self) -> None:
-        """Nothing follows, whether the run ended well or not."""
-
-
-class Tracker(Listener):
-    """A listener that keeps a run's metrics somewhere else, and goes on with the same run after a restart."""
-
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it: plain values, no secret; nothing by default."""
-        return {}
-
-    def go_on(self, identity: Mapping[str, Any]) -> None:
-        """Before ``start``: what ``identity`` gave in the run that is resumed; empty in a new run."""

@@ -1,6 +1,6 @@
 """No tracker: nothing is written beyond the run directory's own files."""
 
-from trainer.reporting.records import Tracker
+from trainer.reporting.listener import Tracker
 
 
 class NoTracker(Tracker):

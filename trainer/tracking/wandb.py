@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.errors import SettingError
-from trainer.reporting.records import Record, RunFacts, Tracker
+from trainer.reporting.listener import Tracker
+from trainer.reporting.records import Record, RunFacts
 
 MODES = ("auto", "online", "offline")
 

@@ -11,11 +11,12 @@ from torch import nn
 
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
+from trainer.local_losses.base import LocalClassifier, Site
 from trainer.local_losses.greedy import Greedy
 from trainer.local_losses.overlap import Overlap
 from trainer.network import Network
 from trainer.partition.partition import Partition, place
-from trainer.partition.strategies import Balanced, Even, Profiled, check_points
+from trainer.partition.strategies import Balanced, Chosen, Even, Profiled, check_points
 
 MACHINES = {"cpu": {"gflops": 250, "gbytes_per_second": 10}, "cuda": {"gflops": 1, "gbytes_per_second": 1}}
 CPU = torch.device("cpu")
@@ -35,6 +36,19 @@ def test_balanced_cuts_are_the_cheapest_and_repeat(network: Network) -> None:
         for second in range(first + 1, len(names)):
             pieces = [names[:first], names[first:second], names[second:]]
             assert worst <= max(chosen.costs.block(piece, piece is pieces[-1]) for piece in pieces) + 1e-12
+
+
+def test_a_cut_without_a_classifier_says_what_the_local_loss_says(network: Network) -> None:
+    class Picky(Greedy):
+        def classifier(self, site: Site) -> LocalClassifier:
+            if site.name == "stem":
+                raise SettingError("local_loss=picky has no head here")
+            return super().classifier(site)
+
+    picky = replace(network, local_loss=Picky())
+    chosen = Chosen(["stem"], Balanced(**MACHINES).costs(picky, 16, CPU), "explicit cut points")
+    with pytest.raises(SettingError, match="local_loss=picky has no head here"):
+        Partition.of(picky, chosen, on(1))
 
 
 def test_even_cuts_have_equal_numbers_of_units(network: Network) -> None:

@@ -39,16 +39,18 @@ class Partition:
     @classmethod
     def of(cls, network: Network, chosen: Chosen, place: Callable[[Sequence[float]], list[int]]) -> "Partition":
         """The partition of chosen cuts; ``place`` gives each block's rank by the blocks' costs. Raises
-        ``SettingError`` where blocks would share a parameter, which each of them trains from its own loss, and where
-        one has none to train."""
+        ``SettingError`` where the local loss has no classifier for a cut, where blocks would share a parameter, which
+        each of them trains from its own loss, and where one has none to train."""
         pieces = network.split(chosen.cuts)
         _refuse_cut_ties(pieces, chosen.cuts)
         names = [list(piece) for piece in pieces]
+        # First, since a cut where the local loss has none has no finite cost to place blocks by.
+        classifiers = [network.classifier(units[-1], chosen.cuts) for units in names]
         seconds = [chosen.costs.block(units, units is names[-1]) for units in names]
-        owners = place(seconds)
         blocks = []
-        for units, piece, cost, rank in zip(names, pieces, seconds, owners, strict=True):
-            classifier = network.classifier(units[-1], chosen.cuts)
+        for units, piece, classifier, cost, rank in zip(
+            names, pieces, classifiers, seconds, place(seconds), strict=True
+        ):
             _refuse_untrainable(units[-1], (*piece.values(), classifier))
             own = sum(parameter.numel() for parameter in named_parameters(piece).values())
             extra = sum(parameter.numel() for parameter in classifier.parameters())

@@ -10,7 +10,7 @@ from torch import nn
 from tests.test_update import take_step
 from trainer.block import Block
 from trainer.blocks import edge_layouts, make_block
-from trainer.errors import NonFiniteLossError
+from trainer.errors import NonFiniteLossError, SettingError
 from trainer.local_losses.base import HeadClassifier
 from trainer.network import Network
 from trainer.packet import Field, Kind, Packet, Tag
@@ -112,6 +112,15 @@ def test_a_test_counts_valid_samples_and_changes_nothing(network: Network) -> No
     assert loss / seen == pytest.approx(nn.functional.cross_entropy(expected, torch.arange(3)).item())
     assert (right, seen) == ((expected.argmax(1) == torch.arange(3)).sum().item(), 3)
     assert all(torch.equal(before[name], value) for name, value in block.state().items())
+
+
+def test_a_loss_whose_terms_have_other_names_is_refused(network: Network) -> None:
+    block = trainable(network, ["layer1.0"], 0)
+    judged = block.classifier.judge(torch.randn(4, *network.features["layer1.0"]), packet())._replace(
+        terms={"entropy": torch.ones(())}
+    )
+    with pytest.raises(SettingError, match="gives the terms entropy, but its classifier's attribute terms names none"):
+        block.meter.add(judged, packet()["label"])
 
 
 def test_dropout_depends_on_step_and_unit_not_on_what_ran_before() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainer.errors import SettingError
 from trainer.hostcopy import HostCopy
 from trainer.local_losses.base import Judged, correct
 
@@ -29,7 +30,7 @@ class Meter:
 
     def __init__(self, device: torch.device, terms: Sequence[str] = ()) -> None:
         """``terms`` are the names of the loss's terms."""
-        self._terms = terms
+        self.terms = tuple(terms)
         self._names = (LOSS, RIGHT, SEEN, *(f"{LOSS}_{term}" for term in terms))
         self.sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
         """What is summed in the window, and in the pass before it; what a checkpoint keeps."""
@@ -38,10 +39,16 @@ class Meter:
 
     def add(self, judged: Judged, label: Tensor, good: Tensor | None = None) -> None:
         """Count a batch: its mean loss and terms, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``.
-        A batch for which ``good``, a boolean scalar, is False does not count."""
+        A batch for which ``good``, a boolean scalar, is False does not count. Raises ``SettingError`` where the terms
+        have other names."""
+        if judged.terms.keys() != set(self.terms):
+            raise SettingError(
+                f"the local loss gives the terms {', '.join(judged.terms) or 'none'}, but its classifier's attribute "
+                f"terms names {', '.join(self.terms) or 'none'}; they must be the same"
+            )
         count = len(judged.logits)
         right = correct(judged.logits, label[:count])
-        means = [judged.loss.detach(), *(judged.terms[term].detach() for term in self._terms)]
+        means = [judged.loss, *(judged.terms[term] for term in self.terms)]
         if good is None:
             self._seen += count
         else:

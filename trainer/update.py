@@ -76,6 +76,7 @@ class Update:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
         self._before = 0  # updates before this one
+        self._inside_batch = False
 
     @property
     def learning_rate(self) -> float:
@@ -100,7 +101,8 @@ class Update:
 
     def finish(self, step: int) -> None:
         """Apply the gradients if step number ``step`` is the last of its batch."""
-        if step % self.options.accumulate == 0:
+        self._inside_batch = step % self.options.accumulate != 0
+        if not self._inside_batch:
             self.apply()
 
     def apply(self) -> None:
@@ -139,19 +141,23 @@ class Update:
 
     def pending(self) -> dict[str, Tensor]:
         """The gradients that training steps have left for later ones, by parameter name: what a checkpoint must hold
-        beside the optimizer's state where ``accumulate`` is more than 1."""
-        if self.options.accumulate == 1:
+        beside the optimizer's state inside a batch that passes in several parts."""
+        if not self._inside_batch:
             return {}
         return {name: value.grad for name, value in self.parameters.items() if value.grad is not None}
 
     def restore(self, pending: Mapping[str, Tensor]) -> None:
         """Take over what ``pending`` gave."""
+        self._inside_batch = bool(pending)
         for name, gradient in pending.items():
             self.parameters[name].grad = torch.empty_like(self.parameters[name]).copy_(gradient)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the parameters are their moving averages, where there are any."""
+        if self.options.average is None:
+            yield
+            return
         state = self.optimizer.state
         averages = {p: state[p][AVERAGE] for p in self.parameters.values() if AVERAGE in state.get(p, {})}
         trained = {parameter: parameter.data for parameter in averages}

@@ -188,9 +188,48 @@ def test_changed_settings_are_allowed_where_the_user_says_so(command: CommandLin
     assert steps[12]["blocks"][0]["learning_rate"] < 0.01 < steps[11]["blocks"][0]["learning_rate"]
 
 
+def test_another_optimizer_begins_without_a_state(command: CommandLine, tmp_path: Path) -> None:
+    adamw = ("optimizer=adamw", "resume_strict=false", "update.average=0.9")
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12", "update.average=0.9").status == 0
+    outcome = command(*TINY, f"output_dir={tmp_path}", "max_steps=14", *adamw)
+    assert outcome.status == 0, outcome.err
+    assert "warning: the optimizer begins without a state" in outcome.out
+    assert "begins without" not in command(*TINY, f"output_dir={tmp_path}", "max_steps=15", *adamw).out
+    kept = load_file(next(tmp_path.glob("checkpoints/step-00000014/rank-0.safetensors")))
+    states = {name.rpartition(".")[2] for name in kept if name.startswith("optimizer.")}
+    assert states == {"step", "exp_avg", "exp_avg_sq", "average"}
+    assert kept["optimizer.stem.conv.weight.step"] == 2
+
+
+def test_weights_are_no_average_any_more_where_none_is_asked_for(command: CommandLine, tmp_path: Path) -> None:
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12", "update.average=0.9").status == 0
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=14", "resume_strict=false").status == 0
+    kept = load_file(tmp_path / "checkpoints/step-00000014/rank-0.safetensors")
+    assert not [name for name in kept if name.endswith(".average")]
+    assert all(kept[name].numpy().tobytes() == value for name, value in model(tmp_path).items())
+
+
+def test_only_an_unfinished_batch_leaves_gradients(command: CommandLine, tmp_path: Path) -> None:
+    parts = ("update.accumulate=2", "checkpoint.every_steps=1", "checkpoint.keep=9")
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=4", *parts).status == 0
+    for step, left in ((3, True), (4, False)):
+        kept = load_file(tmp_path / f"checkpoints/step-{step:08d}/rank-0.safetensors")
+        assert any(name.startswith("gradient.") for name in kept) == left
+
+
+def test_a_batch_is_gone_on_with_elsewhere(command: CommandLine, tmp_path: Path) -> None:
+    """Where the classifier behind a cut has the same names and other shapes, and where batches have other parts."""
+    parts = ("update.accumulate=2", "local_loss=infopro", "local_loss.reconstruct=input")
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=3", *parts).status == 0
+    for changed in ("partition.points=[layer2.0]", "update.accumulate=4"):
+        run = tmp_path / changed.split("=")[0]
+        outcome = command(*TINY, f"output_dir={run}", f"resume={tmp_path}", *parts, changed, "resume_strict=false")
+        assert outcome.status == 0, outcome.err
+
+
 def test_means_begin_anew_where_the_loss_has_other_terms(command: CommandLine, tmp_path: Path) -> None:
     loss = ("local_loss=predsim", "resume_strict=false")
-    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12").status == 0
+    assert command(*TINY, f"output_dir={tmp_path}", "max_steps=12", "local_loss=infopro").status == 0
     outcome = command(*TINY, f"output_dir={tmp_path}", "max_steps=16", *loss)
     assert outcome.status == 0, outcome.err
     records = metrics(tmp_path)

@@ -11,6 +11,7 @@ from trainer.checkpoint.reader import Checkpoint, Weights
 from trainer.checkpoint.state import Kept, fill_training, fill_weights
 from trainer.errors import SettingError
 from trainer.reporting.records import Record
+from trainer.update import AVERAGE
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Resumed:
         self.done = manifest.step
         self.epochs: Sequence[Record] = [dict(epoch) for epoch in manifest.epochs]
         self.tracker = manifest.tracker if own else {}
+        self._same_optimizer = self._same_batches = True
 
     def describe(self) -> list[str]:
         """Which checkpoint."""
@@ -125,10 +127,13 @@ class Resumed:
         ]
 
     def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Refuse changed settings or data, and an end that lies behind."""
+        """Refuse changed settings or data, and an end that lies behind; note what can't be gone on with where changes
+        are allowed."""
         manifest, origin = self._checkpoint.manifest, str(self._checkpoint.path)
         if self._strict:
             refuse_changes(manifest.config, config, manifest.data, data, origin)
+        self._same_optimizer = _kind(manifest.config["optimizer"]) == _kind(config["optimizer"])
+        self._same_batches = manifest.config["update"].get("accumulate") == config["update"]["accumulate"]
         if config["max_steps"] is not None and config["max_steps"] < self.done:
             raise SettingError(
                 f"max_steps={config['max_steps']} lies before step {self.done}, from where {origin} goes on; set at "
@@ -148,9 +153,18 @@ class Resumed:
         fresh = fill_weights(block, self._checkpoint, origin)
         if fresh:
             _announce(block, origin)
-        fill_training(block, self._checkpoint, self._checkpoint.optimizer_names, fresh)
+        kept = self._checkpoint.optimizer_names
+        if not self._same_optimizer:
+            log.warning("the optimizer begins without a state: %s has that of another one", origin)
+            kept = {name: [key for key in keys if key == AVERAGE] for name, keys in kept.items()}
+        fill_training(block, self._checkpoint, kept, fresh, self._same_batches)
         names = [name for name in self._checkpoint.names() if name.startswith("published.")]
         block.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
+
+
+def _kind(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which state an optimizer keeps: its class and its switches, but no numbers."""
+    return {key: value for key, value in optimizer.items() if isinstance(value, bool | str)}
 
 
 def _announce(block: Kept, origin: str) -> None:

@@ -1,12 +1,12 @@
 """A block's training state under global names, and how a block takes it over again.
 
-=================================  ==================================================================
-``<parameter or buffer>``          weights, as in ``model.safetensors``
-``optimizer.<parameter>.<state>``  what the optimizer keeps for a parameter, such as ``exp_avg``
-``gradient.<parameter>``           what steps have left for a later one, where gradients are accumulated
-``published.<unit>.<step>.<name>`` weights that a neighbour has not yet applied
-``meter.<cut>.<replica>``          sums of the epoch's loss, its terms and accuracy, of the block up to the cut
-=================================  ==================================================================
+===================================  =================================================================
+``<parameter or buffer>``            weights, as in ``model.safetensors``
+``optimizer.<parameter>.<state>``    what the optimizer keeps for a parameter, such as ``exp_avg``
+``gradient.<parameter>``             what steps have left for a later one, where gradients are accumulated
+``published.<unit>.<step>.<name>``   weights that a neighbour has not yet applied
+``meter.<cut>.<replica>.<term>...``  sums of the epoch's loss, accuracy and terms, of the block up to the cut
+===================================  =================================================================
 """
 
 import itertools
@@ -89,7 +89,7 @@ class Kept(Protocol):
 
 def tensors_of(block: Kept) -> dict[str, Tensor]:
     """Every tensor of a block's training state that no other copy of the block gives, not copied."""
-    meter = {f"meter.{block.cut}.{block.replica}": block.meter.sums}
+    meter = {_meter_name(block, block.replica): block.meter.sums}
     if block.replica > 0:
         return meter
     gradients = {f"{GRADIENT}{name}": gradient for name, gradient in block.update.pending().items()}
@@ -130,39 +130,55 @@ def fill_weights(block: Kept, store: Store, origin: str) -> bool:
 
 
 @torch.no_grad()
-def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fresh: bool) -> None:
+def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fresh: bool, inside_batch: bool) -> None:
     """Take over what a block needs beyond its weights to go on training.
 
     ``names`` are the optimizer's state names in ``store`` by parameter; the classifier is left out where it is
-    ``fresh``.
+    ``fresh``, and gradients of a batch that is not to be gone on with (``inside_batch``).
     """
-    state = block.update.optimizer.state_dict()
+    update = block.update
+    known = {name for name in update.parameters if not (fresh and name.startswith(f"{CLASSIFIERS}."))}
+    _fill_optimizer(update, store, {name: [key for key in names.get(name, []) if key != AVERAGE] for name in known})
+    if update.options.average is not None:
+        for name in known:
+            if AVERAGE in names.get(name, []):
+                parameter = update.parameters[name]
+                update.optimizer.state[parameter][AVERAGE] = _value(store, f"optimizer.{name}.{AVERAGE}", parameter)
+    if inside_batch:
+        update.restore({name: store.read(GRADIENT + name) for name in known if GRADIENT + name in store})
+    _fill_meter(block, store)
+
+
+def _fill_optimizer(update: Update, store: Store, names: Mapping[str, list[str]]) -> None:
+    """Take over the optimizer's own state, of which ``names`` tells what there is of each parameter."""
+    state = update.optimizer.state_dict()
     pattern: dict[str, Any] = {}
     without: list[tuple[int, nn.Parameter]] = []
-    for index, (name, parameter) in enumerate(block.update.parameters.items()):
-        keys = [] if fresh and name.startswith(f"{CLASSIFIERS}.") else names.get(name, [])
-        if keys:
+    for index, (name, parameter) in enumerate(update.parameters.items()):
+        if keys := names.get(name):
             state["state"][index] = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in keys}
             pattern = state["state"][index]
         elif index not in state["state"]:
             without.append((index, parameter))
     state["state"] |= {index: _beginning(pattern, parameter) for index, parameter in without}
-    block.update.optimizer.load_state_dict(state)
-    own = block.update.parameters
-    block.update.restore({name: store.read(GRADIENT + name) for name in own if GRADIENT + name in store})
-    _fill_meter(block, store)
+    update.optimizer.load_state_dict(state)
 
 
 def _fill_meter(block: Kept, store: Store) -> None:
     """Take over what all copies of a block have counted; the first of them does it for all. What was counted of a loss
-    with other terms is left out, and the means of this epoch are then those of its remaining steps."""
+    with other terms goes by another name, and the means of this epoch are then those of its remaining steps."""
     if block.replica > 0:
         return
-    counted = itertools.takewhile(store.__contains__, (f"meter.{block.cut}.{copy}" for copy in itertools.count()))
+    counted = itertools.takewhile(store.__contains__, (_meter_name(block, copy) for copy in itertools.count()))
     for name in counted:
         sums = store.read(name)
-        if sums.shape == block.meter.sums.shape:
-            block.meter.sums += sums.to(block.meter.sums.device)
+        if sums.shape != block.meter.sums.shape:
+            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
+        block.meter.sums += sums.to(block.meter.sums.device)
+
+
+def _meter_name(block: Kept, replica: int) -> str:
+    return ".".join(("meter", block.cut, str(replica), *block.meter.terms))
 
 
 def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:
@@ -180,6 +196,6 @@ def _beginning(pattern: Mapping[str, Any], parameter: nn.Parameter) -> dict[str,
     """What an optimizer that keeps state like ``pattern`` has for a ``parameter`` that it has never stepped: nothing,
     which it lays out in the parameter's first step. Only a fused SGD wants momentum for all parameters or none: zero,
     which is what its momentum begins with."""
-    if pattern.keys() - {AVERAGE} == {"momentum_buffer"}:
+    if pattern.keys() == {"momentum_buffer"}:
         return {"momentum_buffer": torch.zeros_like(parameter)}
     return {}

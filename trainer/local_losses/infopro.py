@@ -75,7 +75,7 @@ class InfoProClassifier(LocalClassifier):
         self.term = ContrastTerm(hidden) if contrast else LabelTerm()
         target = site.image_shape if self.from_image else site.takes
         self.decoder = decoder(site.features, target) if self.reconstruction_weight else None
-        self.terms = ("label",) if self.decoder is None else ("label", "reconstruction")
+        self.terms = ("label", *(["exit"] if contrast else []), *(["reconstruction"] if self.decoder else []))
         if self.decoder is not None and self.from_image:
             kaiming_fan_out(self.decoder)  # as in the paper's code; a block's input has no bounded scale
 
@@ -96,7 +96,8 @@ class InfoProClassifier(LocalClassifier):
         terms = {"label": self.term(hidden, logits, label)}
         loss = weight * terms["label"]
         if self.contrast:
-            loss = loss + F.cross_entropy(logits.float(), label)
+            terms["exit"] = F.cross_entropy(logits.float(), label)
+            loss = loss + terms["exit"]
         if self.decoder is not None:
             terms["reconstruction"] = self._reconstruction(features, packet, count)
             loss = loss + self.reconstruction_weight * terms["reconstruction"]

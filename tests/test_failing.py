@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from trainer.failing import _alarm, end_with_others
+from trainer.failing import end_with_others
 from trainer.launch import Launch
+from trainer.transport.alarm import Alarm
 
 
 class _ExitError(BaseException):
@@ -35,7 +36,7 @@ def test_a_rank_that_can_not_end_by_itself_is_ended(launch: Launch, monkeypatch:
     look()
     now[0] += 1000
     look()
-    _alarm(launch).sound("rank 0 failed: no memory")
+    Alarm.of(launch).sound("rank 0 failed: no memory")
     for _ in range(3):
         look()  # the launcher does it, as a rule
         now[0] += 3

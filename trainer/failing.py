@@ -52,7 +52,7 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
     of which the launcher here does not know, and a while after any rank has. One rank of each machine says why."""
     if launch.world_size == 1:
         return lambda: None
-    alarm, limit = _alarm(launch).clone(), math.inf
+    alarm, limit = Alarm.of(launch).clone(), math.inf
 
     def look() -> None:
         """End this process if it is time."""
@@ -69,21 +69,12 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
     return look
 
 
-def beats(launch: Launch) -> Beats:
-    """How often each rank of this attempt has shown that it is alive."""
-    return Beats(launch.store_under("beats", f"attempt{launch.attempt}"), launch.rank, launch.world_size)
-
-
-def _alarm(launch: Launch) -> Alarm:
-    return Alarm(launch.store_under("errors", f"attempt{launch.attempt}"), launch.machine)
-
-
 def _culprit(error: Exception, launch: Launch | None) -> str:
     """Where a rank gave up waiting: which rank it is that stands still, which need not be the one it waited for."""
     if launch is None or not isinstance(error, PeerError):
         return ""
     try:
-        silent = silent_ranks(beats(launch))
+        silent = silent_ranks(Beats.of(launch))
     except RuntimeError:  # without the store nobody can be asked
         return ""
     if not silent:
@@ -106,7 +97,7 @@ def _speaks(error: Exception, text: str, launch: Launch) -> bool:
     if isinstance(error, PeerError):
         time.sleep(PEER_SECONDS)
     try:
-        return _alarm(launch).sound(f"rank {launch.rank} failed: {text}")
+        return Alarm.of(launch).sound(f"rank {launch.rank} failed: {text}")
     except RuntimeError:  # without the store nobody can be asked
         return True
 

@@ -136,6 +136,10 @@ class Launch:
             store = dist.PrefixStore(part, store)
         return store
 
+    def store_of_attempt(self, name: str) -> dist.Store:
+        """The part under ``name`` that the ranks of this start have to themselves."""
+        return self.store_under(name, f"attempt{self.attempt}")
+
     def control(self, *prefix: str) -> Control:
         """Control traffic under a prefix."""
         return Control(self.store_under(*prefix), self.rank, self.world_size)

@@ -19,7 +19,7 @@ from trainer.checkpoint.decide import Decision, begin, decide
 from trainer.checkpoint.start import start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered
 from trainer.errors import SettingError
-from trainer.failing import beats, end_with_others, fail
+from trainer.failing import end_with_others, fail
 from trainer.kernels import kernels
 from trainer.launch import Launch
 from trainer.rank import Rank
@@ -28,7 +28,7 @@ from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
 from trainer.shared import require_shared
 from trainer.training import train
-from trainer.transport.heartbeat import heartbeat
+from trainer.transport.heartbeat import Beats, heartbeat
 from trainer.usage import usage
 
 CONFIGS = Path(__file__).parent / "conf"
@@ -91,7 +91,7 @@ def _usage(*, _root_: DictConfig) -> str:
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
     with (
-        heartbeat(beats(launch), end_with_others(launch)),
+        heartbeat(Beats.of(launch), end_with_others(launch)),
         kernels(settings.deterministic, settings.cudnn_benchmark),
     ):
         return _run_job(settings, launch)

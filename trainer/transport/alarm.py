@@ -4,6 +4,8 @@ import json
 
 import torch.distributed as dist
 
+from trainer.launch import Launch
+
 
 class Alarm:
     """One rank's end of it. Each thread takes its own ``clone``."""
@@ -11,6 +13,11 @@ class Alarm:
     def __init__(self, store: dist.Store, machine: int) -> None:
         """``machine`` is the number of this rank's machine."""
         self._store, self._machine = store, machine
+
+    @classmethod
+    def of(cls, launch: Launch) -> "Alarm":
+        """The alarm of this start of a launch."""
+        return cls(launch.store_of_attempt("errors"), launch.machine)
 
     def clone(self) -> "Alarm":
         """The same alarm through a connection of its own."""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
+from trainer.launch import Launch
+
 BEAT_SECONDS = 0.5
 
 JOIN_SECONDS = 5.0
@@ -21,6 +23,11 @@ class Beats:
 
     def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
         self._store, self.rank, self.world_size = store, rank, world_size
+
+    @classmethod
+    def of(cls, launch: Launch) -> "Beats":
+        """Those of this start of a launch."""
+        return cls(launch.store_of_attempt("beats"), launch.rank, launch.world_size)
 
     def clone(self) -> "Beats":
         """The same numbers through a connection of its own."""

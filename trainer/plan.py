@@ -55,11 +55,16 @@ class Plan:
     ) -> None:
         """``done`` is the number of steps done before (0 in a new run). The sizes, in images, are those of all replicas
         together; ``share`` says which of the images come here. Raises ``SettingError`` where a batch can't be shared
-        out evenly."""
+        out evenly, or a replica would have nothing to test."""
         if batch_size % share.replicas:
             raise SettingError(
                 f"the {batch_size} images of a step (batch_size / update.accumulate) can't be shared out evenly among "
                 f"{share.replicas} ranks; they must be a multiple of {share.replicas}"
+            )
+        if test_size < share.replicas:
+            raise SettingError(
+                f"{test_size} test images are too few for {share.replicas} ranks, each of which tests its share; start "
+                f"fewer ranks"
             )
         self.share = share
         self.whole_batch_size = batch_size

@@ -1,5 +1,6 @@
 """What a run is made of, from its settings: the ranks agree on data and partition here, and nothing is written yet."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,12 +103,19 @@ class Run:
 
     def _load_for_replicas(self) -> None:
         """Give every replica the images that rank 0 has. On another machine one rank begins, in case they are
-        downloaded there."""
+        downloaded there. Raises ``SettingError``, on every rank, where some machine has others."""
         if self.images is None and self.rank.launch.local_rank == 0:
             self.images = load_images(self.config["dataset"])
         self.rank.control.share("images", True)
         if self.images is None and self.rank.first == self.rank.rank:
             self.images = load_images(self.config["dataset"])
+        own = None if self.images is None else data_spec(self.config["dataset"], self.images)
+        differs = self.rank.control.share("differs", platform.node() if own not in (None, self.spec) else None)
+        if others := sorted({name for name in differs if name is not None}):
+            raise SettingError(
+                f"{', '.join(others)} has other images than rank 0; with data parallelism every machine must have the "
+                f"same dataset"
+            )
 
     def _describe_data(self) -> dict[str, Any]:
         assert self.images is not None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,17 @@ def test_copies_and_every_schedule_give_the_weights_of_one_process(torchrun: Job
     assert alone(tmp_path, *common, "engine=backprop", "resume=two/0,two/2", "hydra.sweep.dir=other").status == 0
     for number in ("0", "1"):
         assert_close(tmp_path / "other" / number, tmp_path / "one/0")
+
+
+def test_every_rank_must_have_the_same_images(torchrun: Job, tmp_path: Path) -> None:
+    images, labels = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2
+    for rank, count in enumerate((20, 19)):
+        x, y = images[:count], labels[:count]
+        np.savez(tmp_path / f"{rank}.npz", x_train=x, y_train=y, x_test=images[:4], y_test=labels[:4])
+    data = ("dataset=npz", f"dataset.path={tmp_path}/${{oc.env:RANK}}.npz", "epochs=1", "batch_size=4")
+    job = torchrun(2, tmp_path, "engine=backprop", *data, "model.depth=8", "device=cpu", "threads=1", "tracker=none")
+    assert job.status != 0 and "has other images than rank 0" in job.err
+    assert job.err.count("error: ") == 1
 
 
 @pytest.mark.skipif(torch.__version__ < V_ON_CPUS, reason="this torch has no V on CPUs")

@@ -105,6 +105,11 @@ def test_a_batch_is_shared_out_evenly_or_not_at_all() -> None:
         Plan(40, 10, 10, 1, share=Share(0, 4))
 
 
+def test_every_replica_has_something_to_test() -> None:
+    with pytest.raises(SettingError, match="3 test images are too few for 4 ranks"):
+        Plan(40, 3, 8, 1, share=Share(0, 4))
+
+
 def test_shares_cover_everything_once() -> None:
     plans = [Plan(40, 10, 8, 1, share=Share(replica, 4)) for replica in range(4)]
     covered = [image for plan in plans for image in range(10)[plan.tested]]

@@ -4,6 +4,9 @@ import threading
 
 import torch.distributed as dist
 
+from tests.transport.conftest import OnRanks
+from trainer.errors import PeerError
+from trainer.rank import Rank
 from trainer.transport.control import Control
 
 
@@ -46,3 +49,18 @@ def test_records_of_a_rank_arrive_in_order() -> None:
 
 def test_one_process_gathers_its_own() -> None:
     assert Control(dist.HashStore(), 0, 1).gather("mine") == ["mine"]
+
+
+def test_a_rank_that_is_gone_has_nothing_to_gather(on_ranks: OnRanks) -> None:
+    def work(rank: Rank) -> list[str]:
+        if rank.rank == 1:
+            dist.destroy_process_group()
+            return []
+        try:
+            rank.control.gather("mine")
+        except PeerError as error:
+            return [str(error)]
+        return ["gathered"]
+
+    (found,), _ = on_ranks(2, work)
+    assert found.startswith("a rank went away or did not answer in time during the collecting of")

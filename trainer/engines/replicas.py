@@ -6,12 +6,10 @@ backward goes on. Batch norm sees each rank's share alone, and rank 0's running 
 and kept: as with torch's own defaults, but copied to the other ranks before a test instead of before every step.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from trainer.block import Block, Output
 from trainer.ending import EndByHeaders, EndTogether
@@ -21,57 +19,33 @@ from trainer.errors import SettingError
 from trainer.packet import Packet
 from trainer.partition.partition import Partition
 from trainer.rank import Rank
+from trainer.transport.copies import Copies
 from trainer.transport.lost import lost_group
 
 
 class ReplicatedBlock(Block):
     """A block of which every rank has a copy, and whose gradients are averaged over the copies."""
 
-    _group: dist.ProcessGroup | None = None
-    _averaging: DistributedDataParallel | None = None
+    _copies: Copies | None = None
 
     def average_over(self, group: dist.ProcessGroup) -> None:
         """Average the gradients over the ranks of ``group`` from now on; all of them call this."""
-        self._group = group
-        with warnings.catch_warnings():
-            # torch 2.15 has another name for the argument, which older ones do not know.
-            warnings.simplefilter("ignore", FutureWarning)
-            self._averaging = DistributedDataParallel(_Modules(self), process_group=group, broadcast_buffers=False)
+        self._copies = Copies(self.modules(), super().forward, group)
 
     def eval(self) -> None:
         """Prepare for ``test``, with the running statistics of the first rank on all."""
         super().eval()
-        if self._group is None:
-            return
-        with lost_group("the start of a test"):
-            for module in self.modules():
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, 0, self._group)
+        if self._copies is not None:
+            self._copies.share_buffers()
 
     def forward(self, packet: Packet) -> Output:
         """Run the units on ``packet["x"]``, ``(N, ...)``, this rank's share of the batch."""
-        if self._averaging is None:
-            return super().forward(packet)
-        output: Output = self._averaging(packet)
-        return output
+        return super().forward(packet) if self._copies is None else self._copies.forward(packet)
 
     def learn(self, output: Output) -> None:
         """Local loss, backward with averaging, optimizer step, schedule. Raises ``PeerError`` where a rank is lost."""
         with lost_group(f"train step {output.tag.step}"):
             super().learn(output)
-
-
-class _Modules(nn.Module):
-    """A block as the one module that DistributedDataParallel takes."""
-
-    def __init__(self, block: ReplicatedBlock) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(block.modules())
-        self._forward = super(ReplicatedBlock, block).forward
-
-    def forward(self, packet: Packet) -> Output:
-        """The block's own forward."""
-        return self._forward(packet)
 
 
 class Replicas:

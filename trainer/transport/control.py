@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from trainer.transport.lost import lost_group
+
 T = TypeVar("T")
 
 
@@ -70,5 +72,6 @@ class Control:
         if self.world_size == 1:
             return [value]
         values = [None] * self.world_size if self.rank == 0 else None
-        dist.gather_object(value, values)
+        with lost_group("the collecting of what the ranks have trained"):
+            dist.gather_object(value, values)
         return values

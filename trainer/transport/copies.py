@@ -1,0 +1,56 @@
+"""Copies of one block's modules on several ranks: torch's DistributedDataParallel averages their gradients while the
+backward goes on."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer.block import Output
+from trainer.packet import Packet
+from trainer.transport.lost import lost_group
+
+
+class Copies:
+    """One rank's copy. Every rank of the group makes it and calls its methods in the same order; they raise
+    ``PeerError`` where a rank is lost."""
+
+    def __init__(
+        self, modules: Sequence[nn.Module], forward: Callable[[Packet], Output], group: dist.ProcessGroup
+    ) -> None:
+        """``forward`` is what runs the ``modules``."""
+        self._modules, self._group = modules, group
+        with lost_group("the start"), warnings.catch_warnings():
+            # torch 2.15 has another name for the argument, which older ones do not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._averaging = DistributedDataParallel(
+                _Called(modules, forward), process_group=group, broadcast_buffers=False
+            )
+
+    def forward(self, packet: Packet) -> Output:
+        """``forward`` on this rank's share of a batch, after whose backward the gradients are the copies' mean."""
+        with lost_group(f"train step {packet.tag.step}"):
+            output: Output = self._averaging(packet)
+        return output
+
+    def share_buffers(self) -> None:
+        """Give every copy the first one's buffers, such as running statistics."""
+        with lost_group("the start of a test"):
+            for module in self._modules:
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0, self._group)
+
+
+class _Called(nn.Module):
+    """Modules and what runs them as the one module that DistributedDataParallel takes."""
+
+    def __init__(self, modules: Sequence[nn.Module], forward: Callable[[Packet], Output]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self._forward = forward
+
+    def forward(self, packet: Packet) -> Output:
+        """What runs them."""
+        return self._forward(packet)

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
     parser.add_argument("overrides", nargs="*", help="further settings for every method, such as batch_size=128")
     options = parser.parse_args(arguments)
+    if not options.data.is_file():
+        parser.error(f"--data {options.data} is no file; scripts/cifar10_npz.py makes one of CIFAR-10")
     if options.at_once < 1:
         parser.error("--at-once must be at least 1")
     at_once = ThreadPoolExecutor(options.at_once)
@@ -103,6 +105,8 @@ def report(curves: Curves, options: argparse.Namespace) -> str:
         f"{_doubt(curves, options.data)}",
         "",
         f"    python scripts/accuracy.py {' '.join(_shown(sys.argv[1:], options))}",
+        "",
+        "`scripts/cifar10_npz.py` makes such files.",
         "",
         f"torch {torch.__version__}, {_machine()}, {time.strftime('%Y-%m-%d')}.",
         "",

@@ -26,7 +26,7 @@ from trainer.packet import Kind, Packet, Tag
 from trainer.precision import autocast
 from trainer.run import Run
 from trainer.rundir import RunDirectory
-from trainer.training import train
+from trainer.training import save_model, train
 
 SMALL = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=20", "dataset.image_size=8", "batch_size=16",
@@ -90,6 +90,15 @@ def test_a_loaded_network_predicts_at_every_exit(finished: Path) -> None:
     assert names == saved.keys()
 
 
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    files = []
+    for number in range(8):
+        directory = RunDirectory.create(str(tmp_path / str(number)), "")
+        save_model(directory, [{"a": torch.ones(2), "b": torch.zeros(3)}], {"data": {}, "cut_points": ["a"]})
+        files.append(directory.model.read_bytes())
+    assert len(set(files)) == 1
+
+
 def test_the_files_of_a_run(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     files = {"config.yaml", "partition.json", "metrics.jsonl", "model.safetensors", "console.log"}
@@ -132,8 +141,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("reader", ["trainer.evaluate", "trainer.export"])
-@pytest.mark.parametrize("group", FOREIGN)
+@pytest.mark.parametrize(
+    ("reader", "group"),
+    [("trainer.export", "model"), ("trainer.export", "local_loss"), *(("trainer.evaluate", group) for group in FOREIGN)],
+)
 def test_reading_a_run_executes_nothing_of_others(
     reader: str, group: str, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

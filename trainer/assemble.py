@@ -61,9 +61,10 @@ def label_mixes(dataset: Mapping[str, Any]) -> list[Mix]:
     return mixes(*(dataset.get(key) or 0.0 for key in MIX_KEYS))
 
 
-def make_network(config: Mapping[str, Any], spec: DataSpec, trust: bool = True) -> Network:
-    """The network of a configuration: model and local loss."""
-    offer = {"num_classes": spec.num_classes, "image_shape": spec.image_shape}
+def make_network(config: Mapping[str, Any], spec: DataSpec, trust: bool = True, fetch: bool = True) -> Network:
+    """The network of a configuration: model and local loss. Without ``fetch`` no trained weights are sought for it:
+    others will take their place."""
+    offer = {"num_classes": spec.num_classes, "image_shape": spec.image_shape, "fetch": fetch}
     model = build_model(lambda: build("model", config["model"], trust=trust, offer=offer), config["seed"])
     local_loss = build("local_loss", config["local_loss"], trust=trust)
     return Network.of(model, spec, local_loss, config["seed"])

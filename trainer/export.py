@@ -3,7 +3,7 @@
 Writes ``<name>.safetensors`` (the weights), ``<name>.pt2`` (a ``torch.export`` program) and, where the extra ``onnx``
 is installed and asked for, ``<name>.onnx``; of the whole model, or of the part up to an early exit with its
 classifier. The programs take normalized images ``(N, C, H, W)`` with any N and give logits ``(N, classes)``. Each file
-is read back and compared with the model on test images before it counts.
+is read back and compared with the model on random images before it counts.
 """
 
 import argparse
@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.assemble import load_images
 from trainer.block import CLASSIFIERS
-from trainer.data.images import Pick
 from trainer.errors import SettingError, TrainerError
 from trainer.files import write_whole
 from trainer.finished import EarlyExitNetwork, FinishedRun
-from trainer.packet import Kind
+from trainer.seeds import generator
 from trainer.units import Units, named_state
 
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -84,9 +82,8 @@ def export(
     run = FinishedRun.read(run_dir)
     network = run.network(trust)
     model, weights = part_of(network, exit_after)
-    pictures = load_images(run.config["dataset"], trust).on(torch.device("cpu"))
-    count = min(IMAGES, pictures.size(Kind.TEST))
-    images = network.spec.normalize(next(pictures.batches([Pick(Kind.TEST, torch.arange(count))]))[0])
+    shape, draw = (IMAGES, *network.spec.image_shape), generator(0, "export")
+    images = network.spec.normalize(torch.randint(256, shape, generator=draw, dtype=torch.uint8))
     name = "model" if exit_after is None else f"exit-{exit_after}"
     output.mkdir(parents=True, exist_ok=True)
     files = []
@@ -129,7 +126,7 @@ def _onnx(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: T
     try:
         import onnxruntime
     except ImportError as error:
-        raise SettingError("--format onnx needs the extra onnx; install it with pip install 'ppll[onnx]'") from error
+        raise SettingError("--format onnx needs the extra onnx; install it with pip install -e '.[onnx]'") from error
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     torch.onnx.export(model, (images,), file, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), **names)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

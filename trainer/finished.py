@@ -98,13 +98,15 @@ class FinishedRun:
             if missing:
                 raise KeyError(*missing)
         except (*DAMAGED, YAMLError, OmegaConfBaseException, SafetensorError) as error:
-            raise SettingError(f"{path} can't be read as the directory of a run: {error!r}") from error
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise SettingError(f"{path} can't be read as the directory of a run: {what}") from error
         return cls(config, spec, cut_points, weights)
 
     def network(self, trust: bool) -> EarlyExitNetwork:
         """The trained network, ready to predict. Raises ``SettingError`` where the weights are not this network's."""
         with_exits = any(name.startswith(f"{CLASSIFIERS}.") for name in self.weights)
-        network = EarlyExitNetwork(make_network(self.config, self.spec, trust), self.cut_points, with_exits)
+        whole = make_network(self.config, self.spec, trust, fetch=False)
+        network = EarlyExitNetwork(whole, self.cut_points, with_exits)
         wanted = named_state(network.modules_by_name())
         wrong = sorted(wanted.keys() ^ self.weights.keys())
         wrong += [

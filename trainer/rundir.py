@@ -70,11 +70,14 @@ class RunDirectory:
     def existing(cls, path: str | Path) -> "RunDirectory":
         """The directory of a run that wrote its model. Raises ``SettingError`` where something is missing."""
         directory = cls(Path(path).expanduser())
-        if not directory.path.is_dir():
-            raise SettingError(f"{path} is no directory; give the directory of a run")
-        for file in (directory.config, directory.partition, directory.model):
-            if not file.is_file():
-                raise SettingError(f"{path} has no {file.name}; give the directory of a run that has ended")
+        try:
+            if not directory.path.is_dir():
+                raise SettingError(f"{path} is no directory; give the directory of a run")
+            for file in (directory.config, directory.partition, directory.model):
+                if not file.is_file():
+                    raise SettingError(f"{path} has no {file.name}; give the directory of a run that has ended")
+        except OSError as error:
+            raise SettingError(f"{path} can't be read: {error.strerror}") from error
         return directory
 
     def write_json(self, path: Path, value: Any) -> None:

@@ -84,6 +84,36 @@ def test_no_unit_writes_to_its_input():
             x = out
 
 
+class InPlace(nn.Module):
+    """Operations that write to what a layer gave: as methods, functions and operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x):
+        a, b, c, d = self.layers
+        x = torch.sigmoid_(b(a(x).relu_().mul_(2)))
+        x = c(x)
+        x += 1
+        return d(x)
+
+
+def test_operations_between_units_work_out_of_place():
+    """Where the names of layers in a list and of operations between them would not nest in that order, too."""
+    whole = InPlace()
+    units = units_of(cut_up(copy.deepcopy(whole), "it"))
+    assert list(units) == ["layers_0", "mul_", "layers_1", "sigmoid_", "layers_2", "add", "layers_3"]
+    assert named_parameters(units).keys() == dict(whole.named_parameters()).keys()
+    x = torch.randn(2, 4)
+    expected = whole(x)
+    for unit in units.values():
+        before, out = x.clone(), unit(x)
+        assert torch.equal(x, before)
+        x = out.detach().requires_grad_()
+    torch.testing.assert_close(x, expected)
+
+
 class OwnParameter(nn.Module):
     """A parameter beside the children, like a class token."""
 
@@ -192,6 +222,31 @@ def test_trained_weights_are_used_with_a_new_last_layer(tmp_path, monkeypatch):
     assert ours["classifier.3.weight"].shape == (10, 1024)
     same = named_state(units_of(torchvision_model("mobilenet_v3_small", 1000, weights="IMAGENET1K_V1")))
     assert all(torch.equal(value, expected[name]) for name, value in same.items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+def test_a_model_whose_weights_come_from_elsewhere_needs_no_original(name, monkeypatch):
+    """It is the same model, down to what the trained weights are made for."""
+    from torchvision.models import GoogLeNet_Weights, ResNet18_Weights, get_model
+
+    theirs = get_model(name, weights=None, num_classes=1000, **({"init_weights": False} if name == "googlenet" else {}))
+    for weights in (GoogLeNet_Weights, ResNet18_Weights):
+        monkeypatch.setattr(weights, "get_state_dict", lambda self, *args, **kwargs: theirs.state_dict())
+    trained = units_of(torchvision_model(name, 10, weights="DEFAULT"))
+    for weights in (GoogLeNet_Weights, ResNet18_Weights):
+        monkeypatch.delattr(weights, "get_state_dict")
+    empty = units_of(torchvision_model(name, 10, weights="DEFAULT", fetch=False))
+    state = named_state(trained)
+    with torch.no_grad():
+        for key, value in named_state(empty).items():
+            value.copy_(state[key])
+    x = torch.randn(1, 3, 64, 64)
+    pairs = zip(trained.items(), empty.items(), strict=True)
+    found = expected = x
+    for (one, unit), (other, copied) in pairs:
+        assert one == other
+        expected, found = unit.eval()(expected), copied.eval()(found)
+    assert torch.equal(found, expected)
 
 
 def test_weights_that_cant_be_had_say_where_to_put_them(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from trainer.units import Units, nested
 
 
 def cut_up(model: nn.Module, name: str) -> nn.Sequential:
-    """The same network as an ``nn.Sequential`` whose units keep the names that their modules have in ``model``.
+    """The same network as an ``nn.Sequential`` whose units keep the names that their modules have in ``model``; with
+    ``_`` for each dot where those names do not come in the order of a nested ``nn.Sequential``.
 
     A module is opened up where its forward is a chain of its children with tensors in between, and stays whole where
     its children are joined otherwise (residual blocks, dense blocks, attention).
@@ -37,7 +38,34 @@ def cut_up(model: nn.Module, name: str) -> nn.Sequential:
         while unit in units:  # a module without parameters that is used several times
             unit, module = f"{unit}_", copy.deepcopy(module)
         units[unit] = module
-    return nested(units)
+    return nested(units) if _nest(list(units)) else _flat(units)
+
+
+def _nest(names: Sequence[str]) -> bool:
+    """Whether modules of these dotted names, nested by the dots, come in this order."""
+    inside: set[str] = set()
+    left: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        now = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+        left |= inside - now
+        if left & now:
+            return False
+        inside = now
+    return True
+
+
+def _flat(units: Units) -> nn.Sequential:
+    """The units side by side, their parameters under the names of before."""
+    model = nn.Sequential()
+    for name, unit in units.items():
+        flat = name.replace(".", "_")
+        while flat in model._modules:
+            flat += "_"
+        if not hasattr(unit, "parameter_prefix"):
+            unit.parameter_prefix = name  # type: ignore[assignment]
+        model.add_module(flat, unit)
+    return model
 
 
 class Slice(fx.GraphModule):
@@ -193,7 +221,17 @@ def _not_in_place(node: fx.Node) -> None:
     """Let an operation leave its input alone."""
     if node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
-    target: Any = node.target
-    if node.op == "call_function" and getattr(target, "__module__", "") == "_operator" and target.__name__[0] == "i":
-        plain = getattr(torch, {"iadd": "add", "imul": "mul", "isub": "sub"}.get(target.__name__, ""), None)
-        node.target = plain or target
+    if node.op == "call_method":
+        node.target = _plain(str(node.target), torch.Tensor) or node.target
+    elif node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        if getattr(node.target, "__module__", "") == "_operator":
+            name = {"iadd": "add_", "imul": "mul_", "isub": "sub_"}.get(name, "")
+        plain = _plain(name, torch)
+        node.target = getattr(torch, plain) if plain else node.target
+
+
+def _plain(name: str, owner: Any) -> str | None:
+    """The name of what does out of place what ``name`` does in place, where ``owner`` has such a thing."""
+    plain = name.removesuffix("_")
+    return plain if plain != name and not name.endswith("__") and hasattr(owner, plain) else None

@@ -9,7 +9,11 @@ from trainer.models.cut import cut_up
 
 
 def torchvision_model(
-    name: str | None, num_classes: int, weights: str | None = None, options: dict[str, Any] | None = None
+    name: str | None,
+    num_classes: int,
+    weights: str | None = None,
+    options: dict[str, Any] | None = None,
+    fetch: bool = True,
 ) -> nn.Sequential:
     """Build a model of ``torchvision.models`` and cut it wherever a single tensor passes.
 
@@ -22,6 +26,7 @@ def torchvision_model(
         weights: None for new weights; ``DEFAULT`` or the name of a set of torchvision's, ``IMAGENET1K_V1``, for trained
             ones, with a new last layer where the number of classes is another.
         options: further arguments of the model's builder.
+        fetch: False leaves initial weights where trained ones are named, in the same model otherwise.
 
     Raises:
         SettingError: there is no such model or set of weights, the weights can't be had, or the model can't be cut.
@@ -33,8 +38,10 @@ def torchvision_model(
         raise SettingError(
             f"model.name={name} is no classification model of torchvision; it has {', '.join(sorted(known))}"
         )
-    if weights is None:
+    if weights is None or not fetch:
         model = _built(name, {"num_classes": num_classes, **(options or {})})
+        if weights is not None and hasattr(model, "transform_input"):  # what the trained weights are made for
+            model.transform_input = (options or {}).get("transform_input", True)
     else:
         model = _pretrained(name, weights, num_classes, options or {})
     _drop_auxiliary(model)
@@ -60,7 +67,7 @@ def _pretrained(name: str, weights: str, num_classes: int, options: dict[str, An
     if weights not in (*offered.__members__, "DEFAULT"):
         raise SettingError(
             f"model.weights={weights} is unknown for {name}; it is null, DEFAULT or one of "
-            f"{', '.join(offered.__members__)}"
+            f"{', '.join(member for member in offered.__members__ if member != 'DEFAULT')}"
         )
     chosen = offered[weights]
     try:

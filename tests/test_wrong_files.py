@@ -41,12 +41,22 @@ def of_other_lengths(file: Path) -> None:
     np.savez(file, **{**arrays(), "y_train": np.zeros(7, int)})
 
 
+def with_channels_first(file: Path) -> None:
+    np.savez(file, **{**arrays(), "x_train": np.zeros((8, 3, 8, 8), np.uint8)})
+
+
+def with_labels_that_are_no_classes(file: Path) -> None:
+    np.savez(file, **{**arrays(), "y_train": 10**8 * (np.arange(8) % 2)})
+
+
 FILES: dict[Callable[[Path], None], str] = {
     without_test: "lacks x_test, y_test",
     of_floats: "x_train in ",
     with_objects: "can't be read as an .npz file of plain arrays",
     truncated: "can't be read as an .npz file of plain arrays",
     no_zip: "can't be read as an .npz file of plain arrays",
+    with_channels_first: "which looks like (N, C, H, W); images must be of shape (N, H, W, C): numpy.moveaxis(x_train",
+    with_labels_that_are_no_classes: "has labels up to 100000000 but only 16 images",
     of_other_lengths: "has 8 train images but 7 train labels",
     lambda file: None: "is no file; it must be an .npz file",
 }

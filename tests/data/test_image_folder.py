@@ -150,3 +150,24 @@ def test_size_root_and_normalization_must_be_set(folder):
         ImageFolder(None, 16)
     with pytest.raises(SettingError, match="dataset.mean and dataset.std must be set"):
         load(folder).spec(None, STD)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_pixels_that_would_be_cut_off_are_refused(folder, dtype):
+    file = folder / "train" / "red" / "deep.tif"
+    Image.fromarray(np.full((20, 20), 40_000, dtype)).save(file)
+    images = load(folder).on(CPU)
+    with pytest.raises(SettingError, match=f"{file} can't be read as an image: its pixels, .* have more than 8 bits"):
+        list(images.batches([Pick(Kind.TRAIN, torch.arange(7), 0)]))
+
+
+def test_hidden_folders_are_no_classes_and_one_class_is_none(folder):
+    for split in ("train", "val"):
+        (folder / split / ".ipynb_checkpoints").mkdir()
+    assert load(folder).num_classes == 2
+    for split in ("train", "val"):
+        for file in (folder / split / "red").iterdir():
+            file.unlink()
+        (folder / split / "red").rmdir()
+    with pytest.raises(SettingError, match="has only the class blue; a classifier needs at least 2 classes"):
+        load(folder)

@@ -94,6 +94,11 @@ def test_randaugment_depends_on_the_draw_alone():
     assert first.shape == images.shape and first.dtype == torch.uint8
 
 
+def test_randaugment_refuses_channels_that_it_can_not_distort():
+    with pytest.raises(SettingError, match="distorts images with 1 or 3 channels, and these have 4"):
+        RandAugment(2)(torch.zeros(2, 4, 8, 8, dtype=torch.uint8), generator(0))
+
+
 def test_soft_labels_are_a_field_of_the_packets(configured):
     settings = ("dataset.mixup=0.2", "dataset.cutmix=1", "dataset.label_smoothing=0.1", "dataset.random_erasing=0.5")
     dataset = configured("dataset=synthetic", "dataset.train_size=16", "dataset.test_size=8", *settings)["dataset"]

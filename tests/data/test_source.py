@@ -1,10 +1,12 @@
 """The order of the images and their augmentation depend on seed and step alone."""
 
+import pytest
 import torch
 
 from trainer.data.augment import HorizontalFlip, RandomCrop
 from trainer.data.images import DataSpec, Images, Split
 from trainer.data.source import ImageSource
+from trainer.errors import SettingError
 from trainer.packet import Kind, Packet, Tag
 from trainer.plan import Plan
 
@@ -69,6 +71,11 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
 def test_a_reflecting_crop_has_no_black_border() -> None:
     batch = torch.full((20, 1, 4, 4), 7, dtype=torch.uint8)
     assert (RandomCrop(2, "reflect")(batch, torch.Generator()) == 7).all()
+
+
+def test_a_reflection_is_no_larger_than_the_image() -> None:
+    with pytest.raises(SettingError, match="padding=4 of RandomCrop with mode=reflect must be less than the 4 pixels"):
+        RandomCrop(4, "reflect")(torch.zeros(2, 3, 4, 9, dtype=torch.uint8), torch.Generator())
 
 
 def test_about_half_of_the_images_are_mirrored() -> None:

@@ -33,6 +33,11 @@ class RandomCrop:
         """uint8 ``(N, C, H, W)`` to the same shape."""
         n, _, height, width = images.shape
         p = self._padding
+        if self._mode == "reflect" and p >= min(height, width):
+            raise SettingError(
+                f"padding={p} of RandomCrop with mode=reflect must be less than the {min(height, width)} pixels of an "
+                f"image's shorter side"
+            )
         padded = F.pad(images.float(), (p, p, p, p), mode=self._mode).to(torch.uint8) if p else images
         rows, columns = to_device(torch.randint(2 * p + 1, (2, n, 1), generator=draw), images.device)
         rows = (rows + torch.arange(height, device=images.device))[:, :, None]
@@ -65,7 +70,11 @@ class RandAugment:
         self._distort = Distortion(operations, magnitude)
 
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
-        """uint8 ``(N, C, H, W)`` to the same shape."""
+        """uint8 ``(N, C, H, W)`` to the same shape. Raises ``SettingError`` for other than 1 or 3 channels."""
+        if images.shape[1] not in (1, 3):
+            raise SettingError(
+                f"dataset.rand_augment distorts images with 1 or 3 channels, and these have {images.shape[1]}"
+            )
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.set_state(draw.get_state())
             return torch.stack([self._distort(image) for image in images])
@@ -79,6 +88,11 @@ class RandomErasing:
         given, and sides whose ratio is between ``aspect`` and its inverse."""
         if not 0 <= probability <= 1:
             raise SettingError(f"dataset.random_erasing={probability} must lie between 0 and 1")
+        if len(area) != 2 or not 0 < area[0] <= area[1] <= 1 or not aspect > 0:
+            raise SettingError(
+                f"area={list(area)}, aspect={aspect} of RandomErasing must be two rising shares of at most 1, and "
+                f"above 0"
+            )
         self._probability, self._area, self._aspect = probability, area, aspect
 
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from trainer.clock import Clock
 from trainer.data.images import DataSpec, Pick, check_normalization, split_off
 from trainer.errors import SettingError, at_least
 from trainer.packet import Kind
+from trainer.rank import available_cores
 from trainer.seeds import derive
 
 TEST_CROP = 0.875
@@ -23,7 +24,8 @@ READ_AHEAD = 4
 
 
 class ImageFolder:
-    """``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``, in any format that PIL reads."""
+    """``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``, or any other of torchvision's ``IMG_EXTENSIONS``:
+    .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp. Hidden folders are no classes."""
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class ImageFolder:
     ) -> None:
         """``train`` and ``test`` are the splits' folders under ``root``. A training image is a random window, of at
         least ``smallest_crop`` of the area, scaled to ``image_size`` pixels (Szegedy et al., arXiv 1409.4842).
-        ``workers`` is the number of processes that decode; 0 for none."""
+        ``workers`` is the number of processes that decode, at most one for each core; 0 for none."""
         if root is None:
             raise SettingError("dataset.root is not set; dataset=image_folder reads dataset.root=FOLDER")
         if image_size is None:
@@ -56,6 +58,10 @@ class ImageFolder:
                 f"dataset.root={self._root} has the class {odd} in only one of {' and '.join(self._splits)}; both need "
                 f"the same classes"
             )
+        if len(classes) < 2:
+            raise SettingError(
+                f"dataset.root={self._root} has only the class {classes[0]}; a classifier needs at least 2 classes"
+            )
         reader = _Reader(self._size, self._smallest_crop)
         return FolderImages(_Files.of(train), _Files.of(test), len(classes), reader, self._workers)
 
@@ -64,7 +70,8 @@ class ImageFolder:
 
         folder = self._root / split
         try:
-            classes, numbers = find_classes(folder)
+            classes = [name for name in find_classes(folder)[0] if not name.startswith(".")]
+            numbers = {name: number for number, name in enumerate(classes)}
             return make_dataset(str(folder), numbers, IMG_EXTENSIONS), classes
         except OSError as error:
             raise SettingError(
@@ -107,6 +114,8 @@ class _Reader(Dataset[Tensor | str]):
 
         try:
             with Image.open(request.path) as file:
+                if file.mode.startswith(("I", "F")):  # PIL would cut off what does not fit
+                    raise ValueError(f"its pixels, of PIL's mode {file.mode}, have more than 8 bits; convert it")
                 image = file.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return f"{request.path} can't be read as an image: {error}"
@@ -232,7 +241,7 @@ class FolderImages:
             self._loader = DataLoader(
                 self.reader,
                 batch_sampler=self._requests,  # requests instead of indices
-                num_workers=self.workers,
+                num_workers=min(self.workers, available_cores()),
                 collate_fn=_collate,
                 prefetch_factor=READ_AHEAD if self.workers else None,
                 persistent_workers=self.workers > 0,

@@ -216,8 +216,13 @@ def checked(train: Split, test: Split, num_classes: int | None, origin: str) -> 
             f"{tuple(test.images.shape[1:])} (channels, height, width); they must agree"
         )
     labels = torch.cat((train.labels, test.labels))
-    classes = num_classes or int(labels.max()) + 1
     low, high = int(labels.min()), int(labels.max())
+    if num_classes is None and high >= len(labels):
+        raise SettingError(
+            f"{origin} has labels up to {high} but only {len(labels)} images; number the classes from 0, or set "
+            f"dataset.num_classes"
+        )
+    classes = high + 1 if num_classes is None else num_classes
     if low < 0 or high >= classes:
         raise SettingError(
             f"{origin} has labels from {low} to {high}; with {classes} classes they must lie in 0..{classes - 1}"

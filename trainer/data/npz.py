@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from trainer.data.images import Images, Split, checked
-from trainer.errors import SettingError
+from trainer.errors import SettingError, at_least
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -20,6 +20,7 @@ class Npz:
         """The number of classes, where not given, is the largest label plus one."""
         if path is None:
             raise SettingError("dataset.path is not set; dataset=npz reads dataset.path=FILE.npz")
+        at_least(2, {"dataset.num_classes": num_classes})
         self._path, self._classes = Path(path).expanduser(), num_classes
 
     def load(self) -> Images:
@@ -30,6 +31,10 @@ class Npz:
             raise SettingError(
                 f"dataset.path={self._path} is no file; it must be an .npz file with the arrays {', '.join(KEYS)}"
             )
+        try:
+            self._path.open("rb").close()
+        except OSError as error:
+            raise SettingError(f"dataset.path={self._path} can't be read: {error.strerror}") from error
         if not zipfile.is_zipfile(self._path):  # numpy reads other files as well, as something else
             raise SettingError(
                 f"dataset.path={self._path} can't be read as an .npz file of plain arrays: it is no archive, or damaged"
@@ -51,6 +56,11 @@ class Npz:
                 raise SettingError(
                     f"{key} in {self._path} is {array.dtype} of shape {array.shape}; images must be uint8 of "
                     f"shape (N, H, W, C)"
+                )
+            if key.startswith("x") and array.shape[3] > 4 >= array.shape[1]:
+                raise SettingError(
+                    f"{key} in {self._path} has the shape {array.shape}, which looks like (N, C, H, W); images must be "
+                    f"of shape (N, H, W, C): numpy.moveaxis({key}, 1, 3)"
                 )
             if key.startswith("y") and (array.dtype.kind not in "iu" or array.ndim != 1):
                 raise SettingError(

@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for model in options.models
     }
     total = sum(len(cases) + (len(ROUND_ENGINES) + 1) * options.rounds for cases in trials.values())
+    if not all(trials.values()):
+        parser.error("--schedules and --microbatches leave no pipeline that these ranks and this batch allow")
     runner = Runner(options, total)
     try:
         found = [_compared(model, trials[model], runner, options) for model in options.models]

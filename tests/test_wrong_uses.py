@@ -4,7 +4,10 @@ Every one goes the real way, from the arguments to the exit status, and gives on
 setting, its value and what would be right; none leaves a run directory behind.
 """
 
+import os
 import socket
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 import torch
 
 import trainer.launch
-from tests.command_line import TINY, CommandLine, assert_one_sentence
+from tests.command_line import TINY, CommandLine, Outcome, assert_one_sentence
+
+ROOT = Path(__file__).parents[1]
 
 SETTINGS = {
     # top level
@@ -45,6 +50,8 @@ SETTINGS = {
     "+epoch=3": "epoch is no option; python -m trainer.main --help lists them all",
     "epoch=3": "epoch is no option; python -m trainer.main --help lists them all",
     "checkpoint.often=1": "checkpoint.often is no option",
+    "~seed": "seed can't be left out of the configuration; give it a value",
+    "seed=1,2": "seed=1,2 gives several values; add --multirun to run with one after another, or write a list as seed",
     # groups
     "model=resnet33": "model=resnet33 is unknown; it is one of ",
     "dataset=mnist": "dataset=mnist is unknown; it is one of ",
@@ -76,6 +83,8 @@ SETTINGS = {
     "dataset.std=[1,1,0]": "dataset.std=[1, 1, 0] must be above 0",
     "dataset.augment=[{_target_: no.such}]": "dataset.augment[0]._target_=no.such can't be imported",
     "dataset.rand_augment=-1": "dataset.rand_augment=-1 must be at least 0",
+    "dataset.augment=[{_target_: trainer.data.augment.RandomErasing, probability: 1, area: [0.5]}]":
+        "area=[0.5], aspect=0.3 of RandomErasing must be two rising shares of at most 1, and above 0",
     "dataset.augment=[flip]": "dataset.augment[0] has no _target_; name a class as dataset.augment[0]._target_",
     # cuts
     "partition.points=[layer9]": "partition.points=[layer9]: the model has no unit layer9; its units are stem, ",
@@ -128,6 +137,7 @@ OTHER = {
     ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
     ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 must be at least 0",
     ("local_loss=dgl", "batch_size=1"): "batch_size=1 gives one image a step, which is too few for the batch norm ",
+    ("local_loss=man", "local_loss.base=infopro"): "local_loss.base=infopro is a text; choose one of the files by ",
     ("local_loss=infopro", "local_loss.reconstruction=abc"): "local_loss.reconstruction=abc must be a list",
     ("optimizer=adam", "optimizer.betas=[0.9]"): "optimizer: torch.optim.Adam refuses these settings: ",
     ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
@@ -160,6 +170,25 @@ def test_a_run_can_not_end_before_what_it_has_done(command: CommandLine, tmp_pat
     assert command(*settings, "max_steps=12").status == 0
     outcome = command(*settings, "epochs=1", "resume_strict=false")
     assert_one_sentence(outcome, "the run goes on after step 12, but its 1 epochs end with step 8; set epochs higher")
+
+
+def test_a_sweep_says_which_job_begins(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command("--multirun", *TINY, "seed=1,2", "dry_run=true", f"hydra.sweep.dir={tmp_path}", cwd=tmp_path)
+    jobs = [line for line in outcome.out.splitlines() if line.startswith("job ")]
+    assert [job.split(":")[0] for job in jobs] == ["job 0 of the sweep", "job 1 of the sweep"]
+    assert " seed=1 " in jobs[0] and " seed=2 " in jobs[1]
+
+
+def test_a_runs_config_is_no_configuration(command: CommandLine, tmp_path: Path) -> None:
+    assert command(*TINY, f"output_dir={tmp_path}/run", "max_steps=1", "seed=3").status == 0
+    first, *_ = (tmp_path / "run/config.yaml").read_text().splitlines()
+    assert first.startswith("# python -m trainer.main engine=sequential ") and first.endswith(" max_steps=1 seed=3")
+    # In a process of its own, since such a configuration also sets up Hydra's logging.
+    wrong = [sys.executable, "-m", "trainer.main", "--config-path", f"{tmp_path}/run", "--config-name", "config"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+    ended = subprocess.run(wrong, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    outcome = Outcome(ended.returncode, ended.stdout, ended.stderr)
+    assert_one_sentence(outcome, "--config-path and --config-name give a configuration of another kind")
 
 
 def test_a_sweep_has_a_directory_for_each_job(command: CommandLine, tmp_path: Path) -> None:
@@ -195,8 +224,3 @@ def test_a_run_directory_that_can_not_be_made(command: CommandLine, tmp_path: Pa
     (tmp_path / "file").write_text("")
     outcome = command(*TINY, f"output_dir={tmp_path}/file/run")
     assert_one_sentence(outcome, f"output_dir={tmp_path}/file/run")
-
-
-def test_a_sweep_into_one_directory(command: CommandLine, tmp_path: Path) -> None:
-    outcome = command("--multirun", *TINY, "seed=1,2", f"output_dir={tmp_path}/run", cwd=tmp_path)
-    assert_one_sentence(outcome, "can't be set in a sweep, whose jobs have a directory each; set hydra.sweep.dir")

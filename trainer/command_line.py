@@ -12,7 +12,7 @@ from trainer.errors import SettingError
 
 NO_OVERRIDE = (
     "can't be read as OPTION=VALUE: no spaces around the =, brackets in pairs, and quotes around a text that has "
-    "brackets or commas of its own, as in 'OPTION=\"a (1).npz\"'"
+    "brackets, commas, or other than plain letters, digits and . _ - / : of its own, as in 'OPTION=\"a (1).npz\"'"
 )
 
 
@@ -37,7 +37,9 @@ def hydra_errors_as_sentences() -> Iterator[None]:
     except ValueError as error:
         if not str(error).startswith("Config group override must"):
             raise
-        raise SettingError("a group of settings can't be null; choose one of its files in conf/") from error
+        raise SettingError(
+            "a group of settings can't be null; choose one of its files in conf/, or leave it out"
+        ) from error
 
 
 def _sentence(error: Exception) -> str:
@@ -49,6 +51,12 @@ def _sentence(error: Exception) -> str:
     ):
         group, name, files = unknown.groups()
         return f"{group}={name} is unknown; it is one of {', '.join(files.split())}"
+    if several := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text):
+        name, values = several.groups()
+        return (
+            f"{name}={values} gives several values; add --multirun to run with one after another, or write a list as "
+            f"{name}=[{values}]"
+        )
     if option := re.search(r"Could not override '([^']+)'", text):
         return f"{option[1]} is no option; python -m trainer.main --help lists them all"
     text = text.removeprefix("Error merging override ")

@@ -4,8 +4,10 @@ process."""
 import contextlib
 import io
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,11 @@ def run_job(settings: DictConfig, launch: Launch) -> float:
 
 def _run_job(settings: DictConfig, launch: Launch) -> float:
     checked: Any = OmegaConf.to_object(settings)
+    if not isinstance(checked, Settings):
+        raise SettingError(
+            "--config-path and --config-name give a configuration of another kind; leave them out, and give settings "
+            "as OPTION=VALUE"
+        )
     check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
@@ -108,6 +115,8 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
             f"hydra.sweep.dir instead"
         )
     job = hydra_config.job.num if swept else 0
+    if swept and launch.rank == 0:
+        print(f"job {job} of the sweep: {' '.join(hydra_config.overrides.task)}", flush=True)
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
@@ -123,16 +132,32 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
         if not launch.one_node:
             require_shared(directory.path, rank.control)
         config["output_dir"], config["threads"] = str(directory.path), rank.threads
+        config["dataset"] = _with_absolute_paths(config["dataset"])
         summary = rank.control.agree("finished", lambda: run.finished(directory))
         if summary is not None:
             if rank.rank == 0:
                 run.show(summary, directory)
             return float(summary["test_accuracy"] or 0.0)
         rank.control.agree("begun", lambda: begin(directory, decision))
-        return train(run, directory, OmegaConf.to_yaml(OmegaConf.create(config)))
+        text = f"# {_command(launch, hydra_config.overrides.task)}\n{OmegaConf.to_yaml(OmegaConf.create(config))}"
+        return train(run, directory, text)
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
+
+
+def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The group ``dataset`` for people and programs that read it in another folder."""
+    paths = {key: dataset[key] for key in ("path", "root") if isinstance(dataset.get(key), str)}
+    return {**dataset, **{key: str(Path(path).expanduser().absolute()) for key, path in paths.items()}}
+
+
+def _command(launch: Launch, overrides: Sequence[str]) -> str:
+    """What to type for the same run once more, in another directory."""
+    program = f"torchrun --nproc_per_node={launch.local_world_size}" if launch.by_torchrun else "python"
+    added = [sys.argv[index : index + 2] for index, word in enumerate(sys.argv) if word == "--config-dir"]
+    others = [override for override in overrides if not override.startswith("output_dir=")]
+    return f"{program} -m trainer.main {shlex.join([*sum(added, []), *others])}".rstrip()
 
 
 def _decide(settings: DictConfig, swept: bool, earlier: str | None) -> Decision:

@@ -89,6 +89,9 @@ def check(settings: Settings, names: Collection[str] = ()) -> None:
     for name in names:
         if name not in Settings.__dataclass_fields__:
             raise SettingError(f"{name} is no option; python -m trainer.main --help lists them all")
+    for name in Settings.__dataclass_fields__:
+        if names and name not in names:
+            raise SettingError(f"{name} can't be left out of the configuration; give it a value")
     counts = {
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,

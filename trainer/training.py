@@ -137,7 +137,7 @@ def save_model(directory: RunDirectory, parts: Iterable[Mapping[str, Tensor]], f
     from safetensors.torch import save
 
     tensors = {name: tensor for part in parts for name, tensor in part.items()}
-    content = save(tensors, metadata={"format": "pt", "run": json.dumps(facts)})
+    content = save(tensors, metadata={"run": json.dumps(facts)})  # one entry: of several the order changes
     try:
         write_whole(directory.model, content)
     except OSError as error:

@@ -73,8 +73,12 @@ class Following(LocalLoss):
             lag: by weights that are at least so many steps old.
 
         Raises:
-            SettingError: a number is too small, or ``base`` follows the next block as well.
+            SettingError: a number is too small, ``base`` is no local loss, or it follows the next block as well.
         """
+        if isinstance(base, str):
+            raise SettingError(
+                f"local_loss.base={base} is a text; choose one of the files by local_loss@local_loss.base={base}"
+            )
         at_least(1, {"local_loss.every": every, "local_loss.lag": lag})
         if base.refresh is not None:
             raise SettingError(

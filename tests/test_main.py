@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from tests.conftest import Compose
-from trainer.command_line import hydra_errors_as_sentences, ordered
+from trainer.command_line import hydra_errors_as_sentences, ordered, repeating
 from trainer.errors import SettingError
 from trainer.failing import sentence
+from trainer.launch import Launch
 
 
 def test_importing_the_entry_imports_nothing_slow() -> None:
@@ -42,6 +43,15 @@ def test_a_sweep_is_asked_for_anywhere() -> None:
     assert ordered(["epochs=1", "--multirun", "seed=1,2"]) == ["--multirun", "epochs=1", "seed=1,2"]
     assert ordered(["epochs=1", "-m", "seed=1,2"]) == ["-m", "epochs=1", "seed=1,2"]
     assert ordered(["--cfg", "job", "epochs=1"]) == ["--cfg", "job", "epochs=1"]
+
+
+def test_a_job_is_repeated_by_one_line() -> None:
+    arguments = ["--multirun", "--config-dir", "my conf", "seed=1,2", "output_dir=x"]
+    launch = Launch(0, 4, 0, 4, environment={"RANK": "0"})
+    again = repeating(launch, arguments, ["seed=2", "dataset.path='a\nb'", "output_dir=x"])
+    expected = "torchrun --nproc_per_node=4 -m trainer.main --config-dir 'my conf' seed=2 "
+    assert again.startswith(expected) and "\n" not in again and "output_dir" not in again
+    assert repeating(Launch(environment={}), [], ["epochs=1"]) == "python -m trainer.main epochs=1"
 
 
 def test_our_own_sentences_stay_as_they_are() -> None:

@@ -1,14 +1,16 @@
-"""The command line as a person types it: what Hydra needs changed about it, and what Hydra says of it in one
-sentence. A part of the entry: nothing else knows Hydra."""
+"""The command line as a person types it: what Hydra needs changed about it, what Hydra says of it in one sentence, and
+what would do the same again. A part of the entry: nothing else knows Hydra."""
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.errors import SettingError
+from trainer.launch import Launch
 
 NO_OVERRIDE = (
     "can't be read as OPTION=VALUE: no spaces around the =, brackets in pairs, and quotes around a text that has "
@@ -24,6 +26,16 @@ def ordered(arguments: Sequence[str]) -> list[str]:
             raise SettingError(f"{argument} {NO_OVERRIDE}")
     flags = [argument for argument in arguments if argument in ("--multirun", "-m")]
     return [*flags, *(argument for argument in arguments if argument not in flags)]
+
+
+def repeating(launch: Launch, arguments: Sequence[str], overrides: Sequence[str]) -> str:
+    """What to type for a job once more, in another directory: one line. ``arguments`` are the command's, ``overrides``
+    the job's settings, which in a sweep are others."""
+    program = f"torchrun --nproc_per_node={launch.local_world_size}" if launch.by_torchrun else "python"
+    places = [index for index, word in enumerate(arguments) if word == "--config-dir"]
+    folders = [word for index in places for word in arguments[index : index + 2]]
+    others = [override for override in overrides if not override.startswith("output_dir=")]
+    return " ".join([program, "-m trainer.main", *map(shlex.quote, [*folders, *others])]).replace("\n", " ")
 
 
 @contextlib.contextmanager

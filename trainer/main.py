@@ -4,10 +4,8 @@ process."""
 import contextlib
 import io
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.decide import Decision, begin, decide
 from trainer.checkpoint.start import start_of
-from trainer.command_line import hydra_errors_as_sentences, ordered
+from trainer.command_line import hydra_errors_as_sentences, ordered, repeating
 from trainer.errors import SettingError
 from trainer.failing import end_with_others, fail
 from trainer.kernels import kernels
@@ -139,8 +137,8 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
                 run.show(summary, directory)
             return float(summary["test_accuracy"] or 0.0)
         rank.control.agree("begun", lambda: begin(directory, decision))
-        text = f"# {_command(launch, hydra_config.overrides.task)}\n{OmegaConf.to_yaml(OmegaConf.create(config))}"
-        return train(run, directory, text)
+        again = repeating(launch, sys.argv[1:], hydra_config.overrides.task)
+        return train(run, directory, f"# {again}\n{OmegaConf.to_yaml(OmegaConf.create(config))}")
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
@@ -150,14 +148,6 @@ def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:
     """The group ``dataset`` for people and programs that read it in another folder."""
     paths = {key: dataset[key] for key in ("path", "root") if isinstance(dataset.get(key), str)}
     return {**dataset, **{key: str(Path(path).expanduser().absolute()) for key, path in paths.items()}}
-
-
-def _command(launch: Launch, overrides: Sequence[str]) -> str:
-    """What to type for the same run once more, in another directory."""
-    program = f"torchrun --nproc_per_node={launch.local_world_size}" if launch.by_torchrun else "python"
-    added = [sys.argv[index : index + 2] for index, word in enumerate(sys.argv) if word == "--config-dir"]
-    others = [override for override in overrides if not override.startswith("output_dir=")]
-    return f"{program} -m trainer.main {shlex.join([*sum(added, []), *others])}".rstrip()
 
 
 def _decide(settings: DictConfig, swept: bool, earlier: str | None) -> Decision:

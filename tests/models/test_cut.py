@@ -224,6 +224,7 @@ def test_trained_weights_are_used_with_a_new_last_layer(tmp_path, monkeypatch):
     assert all(torch.equal(value, expected[name]) for name, value in same.items())
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 @pytest.mark.parametrize("name", ["resnet18", "googlenet"])
 def test_a_model_whose_weights_come_from_elsewhere_needs_no_original(name, monkeypatch):
     """It is the same model, down to what the trained weights are made for."""

@@ -26,7 +26,7 @@ from trainer.transport.lost import lost_group
 class ReplicatedBlock(Block):
     """A block of which every rank has a copy, and whose gradients are averaged over the copies."""
 
-    _copies: Copies | None = None
+    _copies: Copies[Output] | None = None
 
     def average_over(self, group: dist.ProcessGroup) -> None:
         """Average the gradients over the ranks of ``group`` from now on; all of them call this."""

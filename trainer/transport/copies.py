@@ -3,22 +3,25 @@ backward goes on."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.block import Output
 from trainer.packet import Packet
 from trainer.transport.lost import lost_group
 
+Made = TypeVar("Made")
+"""What a forward makes of a packet."""
 
-class Copies:
+
+class Copies(Generic[Made]):
     """One rank's copy. Every rank of the group makes it and calls its methods in the same order; they raise
     ``PeerError`` where a rank is lost."""
 
     def __init__(
-        self, modules: Sequence[nn.Module], forward: Callable[[Packet], Output], group: dist.ProcessGroup
+        self, modules: Sequence[nn.Module], forward: Callable[[Packet], Made], group: dist.ProcessGroup
     ) -> None:
         """``forward`` is what runs the ``modules``."""
         self._modules, self._group = modules, group
@@ -29,11 +32,11 @@ class Copies:
                 _Called(modules, forward), process_group=group, broadcast_buffers=False
             )
 
-    def forward(self, packet: Packet) -> Output:
+    def forward(self, packet: Packet) -> Made:
         """``forward`` on this rank's share of a batch, after whose backward the gradients are the copies' mean."""
         with lost_group(f"train step {packet.tag.step}"):
-            output: Output = self._averaging(packet)
-        return output
+            made: Made = self._averaging(packet)
+        return made
 
     def share_buffers(self) -> None:
         """Give every copy the first one's buffers, such as running statistics."""
@@ -46,11 +49,11 @@ class Copies:
 class _Called(nn.Module):
     """Modules and what runs them as the one module that DistributedDataParallel takes."""
 
-    def __init__(self, modules: Sequence[nn.Module], forward: Callable[[Packet], Output]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], forward: Callable[[Packet], Any]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(modules)
         self._forward = forward
 
-    def forward(self, packet: Packet) -> Output:
+    def forward(self, packet: Packet) -> Any:
         """What runs them."""
         return self._forward(packet)

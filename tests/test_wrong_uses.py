@@ -196,6 +196,11 @@ def test_a_sweep_has_a_directory_for_each_job(command: CommandLine, tmp_path: Pa
     assert_one_sentence(outcome, "can't be set in a sweep, whose jobs have a directory each; set hydra.sweep.dir ")
 
 
+def test_the_run_directory_is_not_hydras(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command(*TINY, f"hydra.run.dir={tmp_path}/run", "dry_run=true", cwd=tmp_path)
+    assert_one_sentence(outcome, f"hydra.run.dir={tmp_path}/run is not where a run writes; set output_dir instead")
+
+
 ENVIRONMENTS = {
     (("RANK", "0"),): "the environment sets some of torchrun's variables but not WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
     (("RANK", "zero"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")): "RANK='zero' must",

@@ -107,11 +107,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
-    if swept and settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
-        raise SettingError(
-            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
-            f"hydra.sweep.dir instead"
-        )
+    _check_directories(settings, hydra_config, swept)
     job = hydra_config.job.num if swept else 0
     if swept and launch.rank == 0:
         print(f"job {job} of the sweep: {' '.join(hydra_config.overrides.task)}", flush=True)
@@ -142,6 +138,17 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
+
+
+def _check_directories(settings: DictConfig, hydra_config: Any, swept: bool) -> None:
+    """Refuse a directory given where it does not count."""
+    if swept and settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
+        raise SettingError(
+            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
+            f"hydra.sweep.dir instead"
+        )
+    if not swept and hydra_config.run.dir != ".":
+        raise SettingError(f"hydra.run.dir={hydra_config.run.dir} is not where a run writes; set output_dir instead")
 
 
 def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
 
-import trainer
+import trainer.evaluate
 from tests.conftest import Compose
 from tests.test_properties import mutated
 from trainer.assemble import make_network
@@ -53,6 +53,26 @@ def test_evaluation_equals_the_runs_own(finished: Path) -> None:
     summary = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert evaluate(str(finished)) == summary["exit_accuracies"]
     assert evaluate(str(finished), batch_size=7) == summary["exit_accuracies"]
+
+
+def test_evaluation_on_other_images(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["trainer.evaluate", str(finished), *arguments])
+        with contextlib.suppress(SystemExit):
+            trainer.evaluate.main()
+        said = capsys.readouterr()
+        return said.out or said.err
+
+    whole = evaluate(str(finished), dataset={"test_size": 10})[-1]
+    assert whole != evaluate(str(finished))[-1]
+    assert f"the whole model           {100 * whole:6.2f} %" in printed("dataset.test_size=10")
+    assert printed("dataset.validation=8").startswith("validation accuracy of")
+    shape = "the dataset has images of shape (3, 4, 4), but the network was trained for (3, 8, 8)"
+    assert printed("dataset.image_size=4") == f"error: {shape}\n"
+    assert "dataset.place is no option of the run's dataset; it has image_size, mean, " in printed("dataset.place=here")
+    assert printed("root=here").endswith("error: root=here can't be read as dataset.OPTION=VALUE\n")
 
 
 def test_exits_in_bf16_are_those_of_the_blocks(configured: Compose, spec: DataSpec) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,15 @@ class FinishedRun:
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise SettingError(f"{path} can't be read as the directory of a run: {what}") from error
         return cls(config, spec, cut_points, weights)
+
+    def on_images(self, changes: Mapping[str, Any]) -> "FinishedRun":
+        """The same run with other settings of the dataset. Raises ``SettingError`` for one that it has not."""
+        dataset = self.config["dataset"]
+        for key in changes:
+            if key not in dataset:
+                options = ", ".join(name for name in dataset if name != "_target_")
+                raise SettingError(f"dataset.{key} is no option of the run's dataset; it has {options}")
+        return replace(self, config={**self.config, "dataset": {**dataset, **changes}})
 
     def network(self, trust: bool) -> EarlyExitNetwork:
         """The trained network, ready to predict. Raises ``SettingError`` where the weights are not this network's."""

@@ -9,7 +9,8 @@ import torch
 
 from tests.conftest import Compose
 from trainer.assemble import make_network
-from trainer.block import Block, Output
+from trainer.block import Block
+from trainer.learner import Output
 from trainer.blocks import make_block
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from trainer.guard import Guard
 from trainer.hostcopy import HostCopy
+from trainer.learner import Learner, Output
 from trainer.local_losses.base import Judged, LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
@@ -27,21 +27,8 @@ COMPILED_UNITS = 4096
 """So many kernels torch.compile may make of one class's code. By default it stops at 8 and says so once in a log."""
 
 
-@dataclass
-class Output(Packet):
-    """What a block makes of the packet ``incoming``: the packet for the next block, whose ``x`` is detached, and for
-    the block itself the ``features`` with their graph."""
-
-    incoming: Packet = field(kw_only=True)
-    features: Tensor = field(kw_only=True)
-
-
-class Block:
-    """Units, local classifier and update of one block.
-
-    ``forward`` and ``learn`` are the two halves of a training step, ``forward`` and ``test`` those of a test
-    batch; between them the output leaves for the next block.
-    """
+class Block(Learner):
+    """Units, local classifier and update of one block."""
 
     def __init__(
         self,
@@ -58,13 +45,11 @@ class Block:
         activations that it hands on, and ``precision`` is the dtype of the arithmetic."""
         self.index, self.cut = index, cut
         self.output, self.device, self.seed = output, device, seed
-        self.replica = 0
         self.units: Units = {name: placed(unit, device) for name, unit in units.items()}
         self.classifier = placed(classifier, device)
         self.meter = Meter(device, classifier.terms)
         self._autocast = autocast(device, precision)
         self._watch = LossWatch(f"block {index} (up to {cut})", lambda: self.update.learning_rate)
-        self._update: Update | None = None
         self._exchanges: Sequence[Exchange] = ()
         self._guard: Guard | None = None
         self._testing = False
@@ -89,12 +74,6 @@ class Block:
         config.fail_on_recompile_limit_hit = True
         for module in (*self.units.values(), *_parts(self.classifier)):
             module.compile(dynamic=False)
-
-    @property
-    def update(self) -> Update:
-        """The block's optimizer and schedule; a block that only predicts has none."""
-        assert self._update is not None, "the block was given no update"
-        return self._update
 
     def modules(self) -> list[nn.Module]:
         """The units and the classifier."""
@@ -186,21 +165,25 @@ class Block:
         return self._update.averaged()
 
     def check_losses(self) -> None:
-        """At the end, look at the losses that have not been looked at, and at the weights, which no loss has seen since
-        the last update. Raises ``NonFiniteLossError``."""
+        """The block's own."""
         self._watch.check()
         self._watch.check_weights(self.parameters().values())
 
     def unseen_losses(self) -> list[HostCopy]:
-        """What must be finite for the state to be worth keeping."""
+        """The block's own."""
         return self._watch.unseen()
 
+    def copied_units(self) -> dict[str, str]:
+        """What the classifier copies from the model."""
+        prefix = f"{CLASSIFIERS}.{self.cut}"
+        return {f"{prefix}.{name}": origin for name, origin in self.classifier.copied_units().items()}
+
     def exchange_state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold beside ``state`` for the exchange of weights to go on."""
+        """Of every exchange."""
         return {name: tensor for exchange in self._exchanges for name, tensor in exchange.state().items()}
 
     def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Go on after step ``done`` with what ``exchange_state`` gave; the weights must be in place."""
+        """Of every exchange."""
         for exchange in self._exchanges:
             exchange.resume(done, state)
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainer.block import CLASSIFIERS, Block, Output
+from trainer.block import CLASSIFIERS, Block
+from trainer.learner import Output
 from trainer.errors import SettingError
 from trainer.local_losses.base import Judged
 from trainer.packet import Packet, Tag

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainer.checkpoint.collector import Collector, RunIdentity
 from trainer.checkpoint.keeper import Keeper, Rhythm
-from trainer.checkpoint.state import Kept
+from trainer.learner import Learner
 from trainer.clock import Clock
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
@@ -52,7 +52,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
     """What the engine is given."""
     rhythm = Rhythm(run.config["checkpoint"]["every_steps"], run.config["checkpoint"]["every_epochs"])
 
-    def keeper(blocks: Sequence[Kept]) -> Keeper:
+    def keeper(blocks: Sequence[Learner]) -> Keeper:
         return Keeper(blocks, run.plan, rhythm, directory.checkpoints, run.rank.rank, reporter)
 
     return Job(

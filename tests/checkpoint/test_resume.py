@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.command_line import TINY, CommandLine
@@ -121,8 +122,8 @@ def test_other_cuts_keep_the_weights_and_start_missing_classifiers_fresh(
         assert command(*TINY, optimizer, f"output_dir={run}", "max_steps=12").status == 0
         outcome = command(*TINY, optimizer, f"output_dir={run}", "partition.points=[stem,layer1.0]")
         assert outcome.status == 0, outcome.err
-        assert "the local classifier behind layer1.0 starts with initial weights" in outcome.out
-        assert "behind stem" not in outcome.out
+        assert "the local classifier after layer1.0 starts with initial weights" in outcome.out
+        assert "classifier after stem" not in outcome.out
         names = load_file(run / "model.safetensors")
         assert {name.split(".head")[0] for name in names if name.startswith("local")} == {
             "local_classifiers.stem",
@@ -170,11 +171,30 @@ def test_begins_with_the_weights_of_a_file_without_local_classifiers(command: Co
     (weights,) = export(old, tmp_path, ("safetensors",))
     outcome = command(*TINY, f"output_dir={new}", f"init_from={weights}", "optimizer.lr=0.0", "max_steps=1")
     assert outcome.status == 0, outcome.err
-    assert "warning: the local classifier behind stem starts with initial weights" in outcome.out
+    assert "warning: the local classifier after stem starts with initial weights" in outcome.out
     before, after = model(old), model(new)
     same = {name for name in before if before[name] == after[name]}
     assert {"stem.conv.weight", "head.fc.weight"} <= same
     assert not [name for name in same if name.startswith("local_classifiers.") and name.endswith("weight")]
+
+
+@pytest.mark.parametrize("begin", ["init_from={old}", "resume={old}"])
+@pytest.mark.parametrize("local_loss", ["overlap", "man"])
+def test_a_copy_of_the_next_unit_begins_with_its_given_weights(
+    command: CommandLine, tmp_path: Path, begin: str, local_loss: str
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert command(*TINY, f"output_dir={old}", "max_steps=8").status == 0
+    outcome = command(
+        *TINY, f"output_dir={new}", begin.format(old=old), "resume_strict=false", f"local_loss={local_loss}",
+        "local_loss.every=99", "optimizer.lr=0.0", "max_steps=9", "seed=5",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    before, after = load_file(old / "model.safetensors"), load_file(new / "model.safetensors")
+    own = {"overlap": ["next"], "man": ["learned", "next"]}[local_loss]
+    copies = [name for name in sorted(after) if name.startswith("local_classifiers.stem.") and "first.conv" in name]
+    assert copies == [f"local_classifiers.stem.{copy}.first.conv.weight" for copy in own]
+    assert all(torch.equal(after[name], before["layer1.0.first.conv.weight"]) for name in copies)
 
 
 def test_changed_settings_are_allowed_where_the_user_says_so(command: CommandLine, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from safetensors.torch import save
 
 from trainer.checkpoint.manifest import Part, folder_of
 from trainer.checkpoint.snapshot import Snapshot
-from trainer.checkpoint.state import Kept, scalars_of, tensors_of
+from trainer.checkpoint.state import scalars_of, tensors_of
 from trainer.files import write_whole
 from trainer.hostcopy import HostCopy
+from trainer.learner import Learner
 from trainer.losswatch import all_finite
 from trainer.plan import Plan
 from trainer.reporting.records import Record
@@ -43,10 +44,10 @@ class Keeper:
     when it has heard of every part (``Collector``)."""
 
     def __init__(
-        self, blocks: Sequence[Kept], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter
+        self, learners: Sequence[Learner], plan: Plan, rhythm: Rhythm, checkpoints: Path, rank: int, reporter: Reporter
     ) -> None:
         """``checkpoints`` is the folder of all checkpoints of the run."""
-        self._blocks, self._plan, self._rhythm = blocks, plan, rhythm
+        self._learners, self._plan, self._rhythm = learners, plan, rhythm
         self._checkpoints, self._rank, self._reporter = checkpoints, rank, reporter
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -65,10 +66,10 @@ class Keeper:
     def _save(self, step: int) -> None:
         """Copy the state here; a thread does the rest."""
         self._wait()
-        self._snapshot.take({name: value for block in self._blocks for name, value in tensors_of(block).items()})
-        scalars = {name: value for block in self._blocks for name, value in scalars_of(block).items()}
-        losses = [loss for block in self._blocks for loss in block.unseen_losses()]
-        trained = {name for block in self._blocks for name in block.update.parameters}
+        self._snapshot.take({name: value for learner in self._learners for name, value in tensors_of(learner).items()})
+        scalars = {name: value for learner in self._learners for name, value in scalars_of(learner).items()}
+        losses = [loss for learner in self._learners for loss in learner.unseen_losses()]
+        trained = {name for learner in self._learners for name in learner.update.parameters}
         self._written = self._writer.submit(self._write, step, scalars, losses, trained)
 
     def _write(self, step: int, scalars: dict[str, Any], losses: Sequence[HostCopy], trained: set[str]) -> None:

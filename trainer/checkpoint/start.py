@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from trainer.checkpoint.changes import refuse_changes
 from trainer.checkpoint.decide import Decision
 from trainer.checkpoint.reader import Checkpoint, Weights
-from trainer.checkpoint.state import Kept, fill_training, fill_weights
+from trainer.checkpoint.state import fill_training, fill_weights
 from trainer.errors import SettingError
+from trainer.learner import Learner
 from trainer.reporting.records import Record
 from trainer.update import AVERAGE
 
@@ -46,13 +47,13 @@ class Start(Protocol):
         """The cut points to keep, for the settings of the group ``partition`` and a number of blocks, or None."""
         ...
 
-    def fill(self, block: Kept) -> None:
-        """Give a block its state."""
+    def fill(self, learner: Learner) -> None:
+        """Give a learner its state."""
         ...
 
 
 class Fresh:
-    """Initial weights, which blocks have already."""
+    """Initial weights, which learners have already."""
 
     done = 0
     epochs: Sequence[Record] = ()
@@ -77,7 +78,7 @@ class Fresh:
         """None."""
         return None
 
-    def fill(self, block: Kept) -> None:
+    def fill(self, learner: Learner) -> None:
         """Nothing to give."""
 
 
@@ -92,10 +93,10 @@ class GivenWeights(Fresh):
         """Where the weights come from."""
         return [f"begins with the weights of {self._file}"]
 
-    def fill(self, block: Kept) -> None:
+    def fill(self, learner: Learner) -> None:
         """The weights of the units, and of the classifier where the file has one for this cut."""
-        if fill_weights(block, self._weights, str(self._file)):
-            _announce(block, str(self._file))
+        if fill_weights(learner, self._weights, str(self._file)):
+            _announce(learner, str(self._file))
 
 
 class Resumed:
@@ -147,19 +148,19 @@ class Resumed:
         same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 == blocks
         return manifest.cut_points if same else None
 
-    def fill(self, block: Kept) -> None:
+    def fill(self, learner: Learner) -> None:
         """Weights, optimizer and running sums."""
         origin = str(self._checkpoint.path)
-        fresh = fill_weights(block, self._checkpoint, origin)
+        fresh = fill_weights(learner, self._checkpoint, origin)
         if fresh:
-            _announce(block, origin)
+            _announce(learner, origin)
         kept = self._checkpoint.optimizer_names
         if not self._same_optimizer:
             log.warning("the optimizer begins without a state: %s has that of another one", origin)
             kept = {name: [key for key in keys if key == AVERAGE] for name, keys in kept.items()}
-        fill_training(block, self._checkpoint, kept, fresh, self._same_batches)
+        fill_training(learner, self._checkpoint, kept, fresh, self._same_batches)
         names = [name for name in self._checkpoint.names() if name.startswith("published.")]
-        block.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
+        learner.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
 
 
 def _kind(optimizer: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,9 +168,9 @@ def _kind(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in optimizer.items() if isinstance(value, bool | str)}
 
 
-def _announce(block: Kept, origin: str) -> None:
+def _announce(learner: Learner, origin: str) -> None:
     log.warning(
-        "the local classifier behind %s starts with initial weights: %s has none for this cut", block.cut, origin
+        "the local classifier after %s starts with initial weights: %s has none for this cut", learner.cut, origin
     )
 
 

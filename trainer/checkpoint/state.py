@@ -1,4 +1,4 @@
-"""A block's training state under global names, and how a block takes it over again.
+"""A learner's training state under global names, and how a learner takes it over again.
 
 ===================================  =================================================================
 ``<parameter or buffer>``            weights, as in ``model.safetensors``
@@ -11,15 +11,15 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.block import CLASSIFIERS
 from trainer.checkpoint.manifest import CheckpointError
-from trainer.hostcopy import HostCopy
-from trainer.meter import Meter
+from trainer.checkpoint.reader import Weights
+from trainer.learner import Learner
 from trainer.update import AVERAGE, Update
 
 GRADIENT = "gradient."
@@ -27,78 +27,18 @@ GRADIENT = "gradient."
 SCALARS = (bool, int, float, str, type(None))
 
 
-class Store(Protocol):
-    """Something with named tensors and scalars: a checkpoint, or a file of weights."""
-
-    @property
-    def scalars(self) -> Mapping[str, Any]:
-        """Values that are no tensors."""
-        ...
-
-    def __contains__(self, name: str) -> bool: ...
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, without its values."""
-        ...
-
-    def read(self, name: str) -> Tensor:
-        """A tensor, on the CPU."""
-        ...
-
-
-class Kept(Protocol):
-    """What a checkpoint keeps the state of: a block, or what else an engine trains."""
-
-    @property
-    def cut(self) -> str:
-        """The unit that it ends with."""
-        ...
-
-    @property
-    def replica(self) -> int:
-        """Which copy of the model it belongs to: all copies are alike, but each has seen other images."""
-        ...
-
-    @property
-    def update(self) -> Update:
-        """Its optimizer."""
-        ...
-
-    @property
-    def meter(self) -> Meter:
-        """Its running loss and accuracy."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer under its global name."""
-        ...
-
-    def unseen_losses(self) -> list[HostCopy]:
-        """Losses that have not arrived from the device; where one of them is not finite, its state is not to be
-        kept."""
-        ...
-
-    def exchange_state(self) -> dict[str, Tensor]:
-        """Weights that it has published and a neighbour not yet applied, behind ``published.``."""
-        ...
-
-    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Go on after step ``done`` with all that was published and not yet applied."""
-        ...
-
-
-def tensors_of(block: Kept) -> dict[str, Tensor]:
-    """Every tensor of a block's training state that no other copy of the block gives, not copied."""
-    meter = {_meter_name(block, block.replica): block.meter.sums}
-    if block.replica > 0:
+def tensors_of(learner: Learner) -> dict[str, Tensor]:
+    """Every tensor of a learner's training state that no other copy of it gives, not copied."""
+    meter = {_meter_name(learner, learner.replica): learner.meter.sums}
+    if learner.replica > 0:
         return meter
-    gradients = {f"{GRADIENT}{name}": gradient for name, gradient in block.update.pending().items()}
-    return {**block.state(), **block.update.state(), **gradients, **block.exchange_state(), **meter}
+    gradients = {f"{GRADIENT}{name}": gradient for name, gradient in learner.update.pending().items()}
+    return {**learner.state(), **learner.update.state(), **gradients, **learner.exchange_state(), **meter}
 
 
-def scalars_of(block: Kept) -> dict[str, Any]:
+def scalars_of(learner: Learner) -> dict[str, Any]:
     """What the optimizer keeps that is no tensor. Raises ``CheckpointError`` for what JSON can't hold."""
-    scalars = {name: value for name, value in block.update.whole_state().items() if not isinstance(value, Tensor)}
+    scalars = {name: value for name, value in learner.update.whole_state().items() if not isinstance(value, Tensor)}
     for name, value in scalars.items():
         if not isinstance(value, SCALARS):
             raise CheckpointError(
@@ -109,17 +49,20 @@ def scalars_of(block: Kept) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def fill_weights(block: Kept, store: Store, origin: str) -> bool:
-    """Take a block's weights over. A local classifier that ``store`` has not, or has for another cut of the model,
-    keeps its initial weights; gives whether that is so. Raises ``CheckpointError`` for any other missing name, and for
-    a shape that differs."""
-    own = block.state()
+def fill_weights(learner: Learner, store: Weights, origin: str) -> bool:
+    """Take a learner's weights over. A local classifier that ``store`` has not, or has for another cut of the model,
+    keeps its initial weights, but for copies of the model's units; gives whether that is so. Raises ``CheckpointError``
+    for any other missing name, and for a shape that differs."""
+    own = learner.state()
     heads = {name for name in own if name.startswith(f"{CLASSIFIERS}.")}
     fresh = any(name not in store or store.shape(name) != own[name].shape for name in heads)
-    for name in own.keys() - (heads if fresh else set()):
-        if name not in store:
-            raise CheckpointError(f"{origin} has no {name}, which the model needs; is it of another model?")
-        value = store.read(name)
+    wanted = {name: name for name in own.keys() - (heads if fresh else set())}
+    if fresh:
+        wanted |= learner.copied_units()
+    for name, origin_name in wanted.items():
+        if origin_name not in store:
+            raise CheckpointError(f"{origin} has no {origin_name}, which the model needs; is it of another model?")
+        value = store.read(origin_name)
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
             raise CheckpointError(
                 f"{origin} has {name} as {value.dtype} of shape {tuple(value.shape)}; the model's is {own[name].dtype} "
@@ -130,13 +73,15 @@ def fill_weights(block: Kept, store: Store, origin: str) -> bool:
 
 
 @torch.no_grad()
-def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fresh: bool, inside_batch: bool) -> None:
-    """Take over what a block needs beyond its weights to go on training.
+def fill_training(
+    learner: Learner, store: Weights, names: Mapping[str, list[str]], fresh: bool, inside_batch: bool
+) -> None:
+    """Take over what a learner needs beyond its weights to go on training.
 
     ``names`` are the optimizer's state names in ``store`` by parameter; the classifier is left out where it is
     ``fresh``, and gradients of a batch that is not to be gone on with (``inside_batch``).
     """
-    update = block.update
+    update = learner.update
     known = {name for name in update.parameters if not (fresh and name.startswith(f"{CLASSIFIERS}."))}
     _fill_optimizer(update, store, {name: [key for key in names.get(name, []) if key != AVERAGE] for name in known})
     if update.options.average is not None:
@@ -146,10 +91,10 @@ def fill_training(block: Kept, store: Store, names: Mapping[str, list[str]], fre
                 update.optimizer.state[parameter][AVERAGE] = _value(store, f"optimizer.{name}.{AVERAGE}", parameter)
     if inside_batch:
         update.restore({name: store.read(GRADIENT + name) for name in known if GRADIENT + name in store})
-    _fill_meter(block, store)
+    _fill_meter(learner, store)
 
 
-def _fill_optimizer(update: Update, store: Store, names: Mapping[str, list[str]]) -> None:
+def _fill_optimizer(update: Update, store: Weights, names: Mapping[str, list[str]]) -> None:
     """Take over the optimizer's own state, of which ``names`` tells what there is of each parameter."""
     state = update.optimizer.state_dict()
     pattern: dict[str, Any] = {}
@@ -164,24 +109,24 @@ def _fill_optimizer(update: Update, store: Store, names: Mapping[str, list[str]]
     update.optimizer.load_state_dict(state)
 
 
-def _fill_meter(block: Kept, store: Store) -> None:
-    """Take over what all copies of a block have counted; the first of them does it for all. What was counted of a loss
-    with other terms goes by another name, and the means of this epoch are then those of its remaining steps."""
-    if block.replica > 0:
+def _fill_meter(learner: Learner, store: Weights) -> None:
+    """Take over what all copies of a learner have counted; the first of them does it for all. What was counted of a
+    loss with other terms goes by another name, and the means of this epoch are then those of its remaining steps."""
+    if learner.replica > 0:
         return
-    counted = itertools.takewhile(store.__contains__, (_meter_name(block, copy) for copy in itertools.count()))
+    counted = itertools.takewhile(store.__contains__, (_meter_name(learner, copy) for copy in itertools.count()))
     for name in counted:
         sums = store.read(name)
-        if sums.shape != block.meter.sums.shape:
-            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(block.meter.sums.shape)}")
-        block.meter.sums += sums.to(block.meter.sums.device)
+        if sums.shape != learner.meter.sums.shape:
+            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(learner.meter.sums.shape)}")
+        learner.meter.sums += sums.to(learner.meter.sums.device)
 
 
-def _meter_name(block: Kept, replica: int) -> str:
-    return ".".join(("meter", block.cut, str(replica), *block.meter.terms))
+def _meter_name(learner: Learner, replica: int) -> str:
+    return ".".join(("meter", learner.cut, str(replica), *learner.meter.terms))
 
 
-def _value(store: Store, name: str, parameter: nn.Parameter) -> Any:
+def _value(store: Weights, name: str, parameter: nn.Parameter) -> Any:
     """One entry of an optimizer's state. A tensor of the parameter's shape gets its memory layout too: a fused
     optimizer walks through both as flat arrays."""
     if name in store.scalars:

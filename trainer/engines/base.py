@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.checkpoint.keeper import Keeper
 from trainer.checkpoint.start import Start
-from trainer.checkpoint.state import Kept
+from trainer.learner import Learner
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
 from trainer.data.images import Pictures
@@ -67,7 +67,7 @@ class Job:
     options: StepOptions
     start: Start
     stop: StopRequest
-    keeper: Callable[[Sequence[Kept]], Keeper]
+    keeper: Callable[[Sequence[Learner]], Keeper]
     reporter: Reporter
     clock: Clock
     log_every: int

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.block import Block, Output
+from trainer.block import Block
+from trainer.learner import Output
 from trainer.ending import EndByHeaders, EndTogether
 from trainer.engines.base import Job, StepOptions
 from trainer.engines.parts import own_blocks, train_blocks

@@ -1,14 +1,15 @@
 """A rank's part of an ordinary pipeline: stages as ``torch.distributed.pipelining`` takes them, and all of a rank's
 stages together in the shape of a block, so that the loop of local learning drives them as well."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.block import Block, Output
+from trainer.block import Block
 from trainer.hostcopy import HostCopy
+from trainer.learner import Learner, Output
 from trainer.local_losses.base import Judged, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
@@ -85,19 +86,18 @@ def sent_like(field: Field, images: int) -> Tensor:
     return torch.empty(shape, dtype=field.dtype, device="meta", requires_grad=True)
 
 
-class Pipelined:
+class Pipelined(Learner):
     """All stages of one rank under one schedule. It learns the way a block does; the packets that pass through it carry
     labels alone, the activations are the library's business."""
 
     index = 0
-    replica = 0
 
     def __init__(
         self, modules: Sequence[Stage], blocks: Sequence[Block], last: int, update: Update, relay: Relay
     ) -> None:
         """``modules`` are made of ``blocks``, whose numbers go up to ``last`` over all ranks; ``update`` has the
         parameters of all of them."""
-        self._modules, self._blocks, self.update, self._relay = modules, blocks, update, relay
+        self._modules, self._blocks, self._update, self._relay = modules, blocks, update, relay
         self.cut = blocks[-1].cut
         self._has_images = blocks[0].index == 0
         self.has_loss = blocks[-1].index == last
@@ -144,13 +144,14 @@ class Pipelined:
     @torch.no_grad()
     def test(self, output: Output) -> None:
         """Run a test packet forward and count what is right."""
-        logits = output["x"] if self._has_images else output["label"]
+        x = output["x"] if self._has_images else None
         for block, module in zip(self._blocks, self._modules, strict=True):
             module.begin(output)
-            logits = module(self._relay.bring(block.index, logits))
-            self._relay.take(block.index, logits)
+            x = module(self._relay.bring(block.index, x))
+            self._relay.take(block.index, x)
         if self.has_loss:
-            self.meter.add(self._head.judge(logits, output), output["label"])
+            assert x is not None
+            self.meter.add(self._head.judge(x, output), output["label"])
 
     def check_losses(self) -> None:
         """As of a block. Raises ``NonFiniteLossError``."""
@@ -164,13 +165,6 @@ class Pipelined:
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer of these stages under its global name."""
         return {name: value for block in self._blocks for name, value in block.state().items()}
-
-    def exchange_state(self) -> dict[str, Tensor]:
-        """Nothing: stages exchange no weights."""
-        return {}
-
-    def resume_exchange(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Nothing to go on with."""
 
     def _step(self, packet: Packet, losses: list[Tensor]) -> Tensor:
         """Let the schedule do all micro-batches of a packet; the logits, on the rank that has the model's end."""

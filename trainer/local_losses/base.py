@@ -87,6 +87,11 @@ class LocalClassifier(nn.Module):
         """Features ``(N, ...)`` to logits ``(N, classes)``."""
         raise NotImplementedError
 
+    def copied_units(self) -> dict[str, str]:
+        """Names in its state that begin with a value of the model's, and that value's name there. Where the model
+        begins with given weights, so do these."""
+        return {}
+
     def judge(self, features: Tensor, packet: Packet) -> Judged:
         """The loss of features ``(N, ...)`` that the block made of ``packet``, whose ``x`` is the block's input; the
         mean over the packet's valid samples."""

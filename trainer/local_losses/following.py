@@ -29,6 +29,7 @@ class Follower(LocalClassifier):
             keep: the share of the copy's own weights that outlasts a refresh: 0 for an exact copy.
         """
         super().__init__()
+        self.unit_name = unit.name
         self.next = frozen_copy(unit.module)
         self.behind = behind
         self.terms = behind.terms
@@ -47,6 +48,10 @@ class Follower(LocalClassifier):
     def judge(self, features: Tensor, packet: Packet) -> Judged:
         """What the classifier behind the copy says."""
         return self.behind.judge(self.beyond(features), packet)
+
+    def copied_units(self) -> dict[str, str]:
+        """The copy of the unit."""
+        return {f"next.{name}": f"{self.unit_name}.{name}" for name in self.next.state_dict()}
 
     @torch.no_grad()
     def follow(self, weights: Mapping[str, Tensor]) -> None:

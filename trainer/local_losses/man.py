@@ -18,6 +18,11 @@ class MomentumFollower(Follower):
         self.learned = trainable_copy(unit.module)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=learn_scale)
 
+    def copied_units(self) -> dict[str, str]:
+        """Both copies of the unit."""
+        learned = {f"learned.{name}": f"{self.unit_name}.{name}" for name in self.learned.state_dict()}
+        return {**super().copied_units(), **learned}
+
     def beyond(self, features: Tensor) -> Tensor:
         """Features ``(N, ...)`` to the sum of what the two copies make of them."""
         return self.scale * self.learned(features) + (2 - self.scale) * super().beyond(features)

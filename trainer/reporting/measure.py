@@ -1,13 +1,12 @@
 """What a rank measures of its blocks and of itself, and when it reports it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from trainer.clock import Clock, Lap, peak_memory_bytes
-from trainer.meter import Meter, Totals
+from trainer.learner import Learner
+from trainer.meter import Totals
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
-from trainer.update import Update
 
 LEFT_OUT_STEPS = 5
 """The first steps of a run do not count for speeds: memory is allocated, kernels are chosen and the pipeline fills."""
@@ -15,30 +14,11 @@ LEFT_OUT_STEPS = 5
 LAP_KEYS = ("seconds", "busy_seconds", "wait_seconds", "image_wait_seconds", "steps")
 
 
-class Measured(Protocol):
-    """What has a loss to report: a block, or under an ordinary pipeline the model, on the rank that has its end."""
-
-    @property
-    def index(self) -> int:
-        """Its place among the learners of the run."""
-        ...
-
-    @property
-    def meter(self) -> Meter:
-        """Its running loss, the loss's terms, and accuracy."""
-        ...
-
-    @property
-    def update(self) -> Update:
-        """Its optimizer and schedule."""
-        ...
-
-
 class Measure:
     """A rank's measurements; every method returns at once, on CUDA too."""
 
     def __init__(
-        self, learners: Sequence[Measured], clock: Clock, reporter: Reporter, log_every: int, done: int
+        self, learners: Sequence[Learner], clock: Clock, reporter: Reporter, log_every: int, done: int
     ) -> None:
         """Every ``log_every`` steps a step is reported; ``done`` is the number of steps done before this process."""
         self._learners, self._clock, self._reporter, self._log_every = learners, clock, reporter, log_every

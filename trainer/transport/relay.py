@@ -11,7 +11,7 @@ from trainer.transport.lost import lost_peer
 
 class Relay:
     """Carries test batches forward, whole and one after another. The ``eval`` of ``torch.distributed.pipelining`` can't
-    do it for the schedules in a V: it fails where two neighboring stages are on one rank (torch 2.15)."""
+    do it for the schedules in a V: it fails where two neighboring stages are on one rank."""
 
     def __init__(
         self,
@@ -25,11 +25,12 @@ class Relay:
         number ``rank`` and receives on ``device``."""
         self._owners, self._outputs, self._rank, self._device, self._group = owners, outputs, rank, device, group
 
-    def bring(self, stage: int, x: Tensor) -> Tensor:
-        """The input of ``stage``, which is ``x`` where it was made on this rank."""
+    def bring(self, stage: int, made_here: Tensor | None) -> Tensor:
+        """The input of ``stage``, which is ``made_here`` where this rank has made it."""
         sender = self._owners[stage - 1]
         if stage == 0 or sender == self._rank:
-            return x
+            assert made_here is not None
+            return made_here
         x = torch.empty_like(self._outputs[stage - 1], device=self._device)
         with lost_peer(sender, "a test batch"):
             dist.recv(x, sender, self._group)

@@ -60,7 +60,7 @@ class Block(Learner):
 
     def skip_bad_steps(self) -> None:
         """From now on leave out the update of a step whose loss is not finite, instead of raising."""
-        self._guard = Guard(lambda: {**self.state(), **self.update.state()}, self.update.optimizer.state.clear)
+        self._guard = Guard(lambda: {**self.state(), **self.update.state()}, self.update.forget)
         self._watch.skipping = True
 
     def compile(self) -> None:

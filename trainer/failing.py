@@ -7,14 +7,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from trainer.errors import PeerError, StoppedError, TrainerError
 from trainer.launch import Launch
 from trainer.stop import SIGNALS
 from trainer.transport.alarm import Alarm
-from trainer.transport.heartbeat import BEAT_SECONDS, Beats, silent_ranks
+from trainer.transport.heartbeat import BEAT_SECONDS, Beats, Silence, silent_ranks
 
 PEER_SECONDS = 2.0
 """How long a rank that lost a peer waits for the peer's own error."""
@@ -22,6 +22,8 @@ PEER_SECONDS = 2.0
 LEAVE_SECONDS = 10.0
 """How long after another rank's error a rank may still be there: the launcher ends it, as a rule, but where a GPU waits
 for a packet that will not come its signal is only noted. The rank that speaks needs less."""
+
+STOPPED = "stopped answering (stopped, hung or killed)"
 
 HEARD_SECONDS = 2.0
 """How long the store, which may be the failing machine's, stays so that other machines hear of the error."""
@@ -47,12 +49,14 @@ def fail(error: Exception, launch: Launch | None, show_traceback: bool) -> NoRet
     os._exit(status)
 
 
-def end_with_others(launch: Launch) -> Callable[[], None]:
-    """What to call now and then, from one thread: it ends this process where a rank of another machine has failed,
-    of which the launcher here does not know, and a while after any rank has. One rank of each machine says why."""
+def end_with_others(launch: Launch, timeout_seconds: float = math.inf) -> Callable[[], None]:
+    """What to call after each beat, from one thread: it ends this process where a rank of another machine has failed,
+    of which the launcher here does not know, a while after any rank has, and where a rank has been silent for
+    ``timeout_seconds``. One rank of each machine says why."""
     if launch.world_size == 1:
         return lambda: None
     alarm, limit = Alarm.of(launch).clone(), math.inf
+    silence = Silence(Beats.of(launch).clone(), timeout_seconds)
 
     def look() -> None:
         """End this process if it is time."""
@@ -63,6 +67,11 @@ def end_with_others(launch: Launch) -> Callable[[], None]:
             os._exit(1)
         if limit == math.inf and alarm.sounded():
             limit = time.monotonic() + LEAVE_SECONDS
+        if silent := silence.look():
+            text = f"{_named(silent)} {STOPPED} for timeout_seconds={timeout_seconds:g}"
+            if alarm.sound(text):
+                print(f"error: {text}", file=sys.stderr, flush=True)
+                os._exit(1)
         if time.monotonic() > limit:
             os._exit(1)
 
@@ -79,8 +88,11 @@ def _culprit(error: Exception, launch: Launch | None) -> str:
         return ""
     if not silent:
         return ""
-    names = " and ".join(f"rank {rank}" for rank in silent)
-    return f"{names} stopped answering (stopped, hung or killed); rank {launch.rank} noticed: "
+    return f"{_named(silent)} {STOPPED}; rank {launch.rank} noticed: "
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return " and ".join(f"rank {rank}" for rank in ranks)
 
 
 def _leave_stopped(error: StoppedError, launch: Launch | None) -> NoReturn:

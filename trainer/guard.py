@@ -1,7 +1,7 @@
 """Leaving out the update of a step whose loss is not finite, decided on the device. The host waits for the decision
 only in the step in which the optimizer makes its state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -11,8 +11,11 @@ class Guard:
     """Keeps a copy of a block's state as after its last good step, and puts it back after a bad one. That covers what
     a bad step has touched before its loss was known, such as the running averages of batch norm."""
 
-    def __init__(self, state: Callable[[], Mapping[str, Tensor]], forget: Callable[[], None]) -> None:
-        """``state`` gives weights, buffers and optimizer state by name; ``forget`` lets the optimizer begin anew."""
+    def __init__(
+        self, state: Callable[[], Mapping[str, Tensor]], forget: Callable[[Collection[str]], None]
+    ) -> None:
+        """``state`` gives weights, buffers and optimizer state by name; ``forget`` removes what the optimizer has made
+        under the names it is given."""
         self._state, self._forget = state, forget
         self._good = _copies(state())
 
@@ -32,7 +35,7 @@ class Guard:
         if new and good.item():
             self._good |= _copies(new)
         elif new:
-            self._forget()
+            self._forget(new.keys())
         for name, tensor in self._state().items():
             kept = self._good[name]
             kept.copy_(torch.where(good, tensor, kept))

@@ -91,7 +91,7 @@ def _usage(*, _root_: DictConfig) -> str:
 def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
     with (
-        heartbeat(Beats.of(launch), end_with_others(launch)),
+        heartbeat(Beats.of(launch), end_with_others(launch, settings.timeout_seconds)),
         kernels(settings.deterministic, settings.cudnn_benchmark),
     ):
         return _run_job(settings, launch)

@@ -1,6 +1,6 @@
 """A block's own optimizer and learning-rate schedule."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +138,16 @@ class Update:
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
+
+    def forget(self, names: Collection[str]) -> None:
+        """Remove what the optimizer keeps under ``names``, as ``state`` gives them; a parameter that no tensor is left
+        of begins anew, with numbers that go with them."""
+        for name, parameter in self.parameters.items():
+            kept = self.optimizer.state.get(parameter, {})
+            for key in [key for key in kept if f"optimizer.{name}.{key}" in names]:
+                del kept[key]
+            if not any(isinstance(value, Tensor) for value in kept.values()):
+                self.optimizer.state.pop(parameter, None)
 
     def pending(self) -> dict[str, Tensor]:
         """The gradients that training steps have left for later ones, by parameter name: what a checkpoint must hold

@@ -14,6 +14,11 @@ BEAT_SECONDS = 0.5
 JOIN_SECONDS = 5.0
 """How long the end waits for the last beat, of which a store that has just gone may never speak."""
 
+SILENCE_MARGIN = 10.0
+
+CHECK_SECONDS = 10.0
+"""How often a rank counts the others' beats."""
+
 LISTEN_SECONDS = 3.0
 """How long a rank is listened for before it counts as silent."""
 
@@ -40,6 +45,34 @@ class Beats:
     def counts(self) -> list[int]:
         """How often each rank has done so."""
         return [self._store.add(f"beat/{rank}", 0) for rank in range(self.world_size)]
+
+
+class Silence:
+    """Which ranks have been silent for long, as a rank notices that goes on beating. Time in which it stood still
+    itself, as where a person stops the whole job, does not count."""
+
+    def __init__(self, beats: Beats, seconds: float) -> None:
+        """Silent for long is a rank whose number stands still for ``seconds`` and a margin, in which a rank that waits
+        for a packet of it gives up first, and has more to say."""
+        self._beats, self._seconds = beats, seconds + SILENCE_MARGIN
+        self._every = max(1, round(min(CHECK_SECONDS, seconds) / BEAT_SECONDS))
+        self._calls = 0
+        self._last: list[int] = []
+        self._since = [0] * beats.world_size
+
+    def look(self) -> list[int]:
+        """Those ranks; to be called after each beat."""
+        self._calls += 1
+        if self._calls % self._every:
+            return []
+        counts = self._beats.counts()
+        for rank, count in enumerate(counts):
+            if not self._last or count != self._last[rank]:
+                self._since[rank] = self._calls
+        self._last = counts
+        return [
+            rank for rank, since in enumerate(self._since) if (self._calls - since) * BEAT_SECONDS >= self._seconds
+        ]
 
 
 @contextmanager

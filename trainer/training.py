@@ -19,7 +19,6 @@ from trainer.reporting.board import Board, Taker, summarise
 from trainer.reporting.console import Console
 from trainer.reporting.journal import Journal
 from trainer.reporting.measure import LEFT_OUT_STEPS
-from trainer.reporting.listener import Listener
 from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
 from trainer.run import Run
@@ -77,34 +76,39 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
 
 def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: str, console: Console) -> float:
     """What rank 0 does."""
-    control = run.rank.control
     _describe(run, directory, config_text)
-    facts = run.facts(directory.path)
-    tracker = Background(run.tracker, lambda: CLOSE_SECONDS if job.stop.signal is None else FINISH_SECONDS)
-    listeners: list[Listener] = [console, Journal(directory.metrics), tracker]
-    identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
-    keep = run.config["checkpoint"]["keep"]
-    collector = Collector(directory.checkpoints, run.rank.world_size, keep, identity, run.tracker.identity)
-    takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
-    board = Board(control, listeners, facts, run.start.epochs, takers, job.reporter.fail)
-    try:
+    with _board(run, job, directory, console) as board:
         for note in run.start.notes(None if run.engine.end_to_end else run.partition.cut_points):
             job.reporter.warn(note)
         state = _do_plan(run, job)
         job.reporter.close()
         epochs = board.finish()
         if not job.plan.stopped:
-            parts = control.gather(_on_cpu(state))
+            parts = run.rank.control.gather(_on_cpu(state))
             assert parts is not None
             if not directory.config.is_file():
                 _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
             save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
-            summary = summarise(epochs, facts, min(LEFT_OUT_STEPS, run.plan.last_step))
+            summary = summarise(epochs, run.facts(directory.path), min(LEFT_OUT_STEPS, run.plan.last_step))
             board.summarise(summary)
             return float(summary["test_accuracy"] or 0.0)
-    finally:
-        board.close()
     return _stopped(job)
+
+
+def _board(run: Run, job: Job, directory: RunDirectory, console: Console) -> Board:
+    """Who hears of the run, and who takes the records that are no measurements."""
+
+    def patience(failed: bool) -> float:
+        """How long the tracker may take at the end."""
+        return FINISH_SECONDS if failed or job.stop.signal is not None else CLOSE_SECONDS
+
+    listeners = [console, Journal(directory.metrics), Background(run.tracker, patience)]
+    identity = RunIdentity(dict(run.config), run.spec.to_json(), run.partition.to_json())
+    keep = run.config["checkpoint"]["keep"]
+    collector = Collector(directory.checkpoints, run.rank.world_size, keep, identity, run.tracker.identity)
+    takers: dict[str, Taker] = {"checkpoint": collector.take, "stop": job.stop.take}
+    facts = run.facts(directory.path)
+    return Board(run.rank.control, listeners, facts, run.start.epochs, takers, job.reporter.fail)
 
 
 def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:

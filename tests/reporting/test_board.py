@@ -40,7 +40,7 @@ class Recorder:
     def warning(self, text: str) -> None:
         self.seen.append(("warning", text))
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         self.seen.append(("close", None))
 
 
@@ -78,7 +78,7 @@ def collected(
     for control in controls:
         control.post({"kind": "end"})
     epochs = board.finish()
-    board.close()
+    board.close(False)
     return recorder.seen[1:-1], epochs
 
 

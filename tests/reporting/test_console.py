@@ -79,7 +79,7 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
             "note": "",
         }  # fmt: skip
     )
-    console.close()
+    console.close(False)
     text = (tmp_path / "console.log").read_text()
     assert text == stream.getvalue()
     assert text.count("warning: 25.0 % of the first rank's time is waiting for images; more dataset.workers") == 1

@@ -47,7 +47,7 @@ def tell(board: Board, control: Control) -> None:
         control.post(part(step, 0, 1.0))
     control.post({"kind": "end"})
     board.finish()
-    board.close()
+    board.close(False)
 
 
 def test_a_listener_that_fails_is_said_once_and_the_others_go_on() -> None:

@@ -28,9 +28,9 @@ class Slow(Recorder):
         assert self.may_start.wait(10)
         super().start(run)
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         logging.getLogger("tracker").warning("could not\nfinish")
-        super().close()
+        super().close(failed)
 
 
 def test_the_others_do_not_wait_and_the_last_warning_is_heard(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_others_do_not_wait_and_the_last_warning_is_heard(tmp_path: Path) ->
         board.finish()
         assert [kind for kind, _ in quick.seen] == ["start", "step"] and slow.seen == []
         slow.may_start.set()
-        board.close()
+        board.close(False)
     assert [kind for kind, _ in slow.seen] == ["start", "step", "close"]
     assert stream.getvalue().endswith("warning: could not finish\n")
 

@@ -34,8 +34,23 @@ def test_without_a_key_the_run_is_offline_and_complete(tmp_path: Path) -> None:
     assert tracker._run.summary["block0/loss_label"] == 0.7
     tracker.summary({"kind": "summary", "test_accuracy": 0.75, "note": ""})
     assert tracker._run.summary["test_accuracy"] == 0.75
-    tracker.close()
+    tracker.close(False)
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_failed_run_is_one_for_wandb_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool) -> None:
+    tracker, codes = WandbTracker("ppll"), []
+    tracker.start(facts_in(tmp_path))
+    finish = tracker._run.finish
+
+    def spied(exit_code: int) -> None:
+        codes.append(exit_code)
+        finish(exit_code)
+
+    monkeypatch.setattr(tracker._run, "finish", spied)
+    tracker.close(failed)
+    assert codes == [int(failed)]
 
 
 def test_a_failure_of_wandb_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -44,7 +59,7 @@ def test_a_failure_of_wandb_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptu
         tracker.start(facts_in(tmp_path))
     assert "W&B failed, the run goes on without it" in caplog.text
     tracker.step({"step": 1, "blocks": []})
-    tracker.close()
+    tracker.close(False)
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class Background(Listener):
     """Hands everything on to another listener, in order, without ever making the others wait for it."""
 
-    def __init__(self, listener: Listener, patience: Callable[[], float] = lambda: CLOSE_SECONDS) -> None:
-        """``patience`` is asked at the end for how many seconds to wait for the listener."""
+    def __init__(self, listener: Listener, patience: Callable[[bool], float] = lambda failed: CLOSE_SECONDS) -> None:
+        """``patience`` tells at the end how many seconds to wait for the listener, given whether the run failed."""
         self._listener, self._patience, self._failing = listener, patience, False
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="background-listener", daemon=True)
@@ -44,11 +44,11 @@ class Background(Listener):
         """Hand it on."""
         self._queue.put(lambda: self._listener.warning(text))
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Hand it on, and wait for the listener to be done, but not for ever."""
-        self._queue.put(self._listener.close)
+        self._queue.put(lambda: self._listener.close(failed))
         self._queue.put(None)
-        seconds = self._patience()
+        seconds = self._patience(failed)
         self._thread.join(seconds)
         if self._thread.is_alive():
             log.warning("the tracker did not finish within %.0f seconds and is left behind", seconds)

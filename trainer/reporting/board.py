@@ -55,9 +55,16 @@ class Board:
         """Tell the listeners how the run ended."""
         self._tell(lambda listener: listener.summary(record))
 
-    def close(self) -> None:
+    def __enter__(self) -> "Board":
+        """Closes at the end, as failed where an error leads there."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close(kind is not None)
+
+    def close(self, failed: bool) -> None:
         """Close the listeners, the first one last: it is the console, and the others may have something to say."""
-        self._tell(lambda listener: listener.close(), reversed(self._listeners))
+        self._tell(lambda listener: listener.close(failed), reversed(self._listeners))
 
     def _collect(self) -> None:
         try:

@@ -76,7 +76,7 @@ class Console(Listener):
         """One line."""
         self.say(f"warning: {text}")
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Close the live view and the log."""
         self._end_live()
         with contextlib.suppress(OSError):  # said already

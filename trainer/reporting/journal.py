@@ -32,7 +32,7 @@ class Journal(Listener):
         """One line of kind ``summary``."""
         self._write(record)
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Close the file."""
         self._file.close()
 

@@ -25,8 +25,8 @@ class Listener:
     def warning(self, text: str) -> None:
         """Something that a person should know."""
 
-    def close(self) -> None:
-        """Nothing follows, whether the run ended well or not."""
+    def close(self, failed: bool) -> None:
+        """Nothing follows; ``failed`` tells whether an error has ended the run."""
 
 
 class Tracker(Listener):

@@ -5,9 +5,6 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-import torch.distributed as dist
-
-from trainer.errors import PeerError
 from trainer.reporting.records import Record
 from trainer.transport.control import Control
 
@@ -53,10 +50,6 @@ class Reporter:
         while (make := self._queue.get()) is not None:
             try:
                 self._control.post(make())
-            except dist.DistError as error:  # rank 0 has the store, or is what the launcher ends next
-                reason = str(error).splitlines()[0]
-                self.fail(PeerError(f"what this rank reports no longer reaches rank 0: {reason}"))
-                return
             except Exception as error:
                 self.fail(error)
                 return

@@ -115,10 +115,10 @@ class WandbTracker(Tracker):
             plain = {key: value for key, value in record.items() if isinstance(value, int | float)}
             self._attempt(lambda: self._run.summary.update(plain))
 
-    def close(self) -> None:
-        """Finish the W&B run."""
+    def close(self, failed: bool) -> None:
+        """Finish the W&B run, as failed where it did."""
         if self._run is not None:
-            self._attempt(lambda: self._run.finish())
+            self._attempt(lambda: self._run.finish(exit_code=int(failed)))
 
     def _log(self, values: dict[str, Any]) -> None:
         if self._run is not None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from trainer.transport.lost import lost_group
+from trainer.transport.lost import lost_group, lost_store
 
 T = TypeVar("T")
 
@@ -42,13 +42,17 @@ class Control:
         return json.loads(self._store.get(key)) if self._store.check([key]) else None
 
     def post(self, record: dict[str, Any]) -> None:
-        """Send a record to rank 0. Records of one rank arrive in order."""
-        self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
+        """Send a record to rank 0. Records of one rank arrive in order. Raises ``PeerError`` where the store has
+        gone."""
+        with lost_store():
+            self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """On rank 0: every record that a rank posts, as it comes, without an end."""
+        """On rank 0: every record that a rank posts, as it comes, without an end. Raises as ``post`` does."""
         while True:
-            yield json.loads(self._store.queue_pop("records"))
+            with lost_store():
+                record = self._store.queue_pop("records")
+            yield json.loads(record)
 
     def part(self) -> None:
         """At the end, wait for the others: no rank leaves before rank 0 has come here, since a launcher may end all

@@ -22,6 +22,17 @@ def lost_group(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def lost_store() -> Iterator[None]:
+    """Turn the key-value store's error into one that a person can read: rank 0 or its launcher, which has the store, is
+    no longer there."""
+    try:
+        yield
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise PeerError(f"what the ranks report no longer reaches rank 0: {reason}") from error
+
+
+@contextmanager
 def lost_peer(rank: int, what: str) -> Iterator[None]:
     """Turn the process group's error about a peer, or the end of a device's wait for it, into one that names it."""
     try:

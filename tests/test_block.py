@@ -146,6 +146,8 @@ def test_dropout_differs_between_steps_and_parts_of_a_batch() -> None:
     assert len(masks) == len(pairs)
     block.replica = 1  # has other images, which need not lose the same features
     assert tuple(block.run(torch.ones(1, 64), Tag(Kind.TRAIN, 1, 1), 1)[0].tolist()) not in masks
+    other = Block(0, "0", units, HeadClassifier(nn.Identity()), Field("x", (1, 64), FP32), CPU, seed=4)
+    assert tuple(other.run(torch.ones(1, 64), Tag(Kind.TRAIN, 1, 1), 1)[0].tolist()) not in masks
 
 
 def test_what_crosses_a_cut_is_declared(network: Network) -> None:

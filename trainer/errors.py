@@ -47,3 +47,9 @@ class StoppedError(TrainerError):
         )
         error.exit_status = 128 + (number or signal.SIGTERM)
         return error
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise ``SettingError`` unless a rate is at least 0 and below 1."""
+    if not 0 <= rate < 1:
+        raise SettingError(f"{name}={rate} must be at least 0 and below 1")

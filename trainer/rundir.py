@@ -48,12 +48,13 @@ class RunDirectory:
     @classmethod
     def create(cls, given: str | None, stamp: str) -> "RunDirectory":
         """Make the directory that was given, or a new one under ``outputs/`` named after ``stamp``; on rank 0 only."""
+        base = Path("outputs", stamp)
         try:
             if given is not None:
                 path = Path(given).expanduser().absolute()
                 path.mkdir(parents=True, exist_ok=True)
                 return cls(path)
-            base = Path("outputs").absolute() / stamp
+            base = base.absolute()
             base.parent.mkdir(parents=True, exist_ok=True)
             for attempt in range(1000):
                 path = base if attempt == 0 else base.with_name(f"{base.name}-{attempt}")

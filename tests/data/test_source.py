@@ -1,14 +1,19 @@
 """The order of the images and their augmentation depend on seed and step alone."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from trainer.data.augment import HorizontalFlip, RandomCrop
-from trainer.data.images import DataSpec, Images, Split
+from trainer.data.images import DataSpec, Images, Pick, Split
+from trainer.data.mix import Mix, MixUp
 from trainer.data.source import ImageSource
 from trainer.errors import SettingError
 from trainer.packet import Kind, Packet, Tag
-from trainer.plan import Plan
+from trainer.plan import Plan, Share
 
 SPEC = DataSpec(10, 5, 2, (1, 4, 4), (0.0,), (1.0,))
 
@@ -42,6 +47,59 @@ def test_a_resumed_run_sees_the_same_images() -> None:
 def test_another_seed_gives_another_order() -> None:
     plan = Plan(10, 5, 5, epochs=1)
     assert not torch.equal(packets(plan, 0)[0]["label"], packets(plan, 1)[0]["label"])
+
+
+class Draws:
+    """An augmentation, or a mix, that only notes the first number that it would draw."""
+
+    def __init__(self) -> None:
+        self.drawn: list[float] = []
+
+    def __call__(self, *batch: Tensor | torch.Generator) -> Any:
+        *tensors, generator = batch
+        assert isinstance(generator, torch.Generator)
+        self.drawn.append(torch.rand((), generator=generator).item())
+        return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def drawn(plan: Plan, seed: int) -> list[list[float]]:
+    """What two augmentations and two mixes draw in each training step."""
+    augment, mix = [Draws(), Draws()], [Draws(), Draws()]
+    source = ImageSource(images(), SPEC, augment, plan, seed, torch.device("cpu"), mix)
+    list(source.packets(plan.all_tags()))
+    return [draws.drawn for draws in (*augment, *mix)]
+
+
+def test_augmentation_depends_on_seed_and_step_alone() -> None:
+    whole = drawn(Plan(10, 5, 5, epochs=2), seed=0)
+    numbers = {number for draws in (*whole, *drawn(Plan(10, 5, 5, epochs=2), seed=1)) for number in draws}
+    assert len(numbers) == 2 * 4 * 4  # seeds, sorts of draws, steps
+    assert drawn(Plan(10, 5, 5, epochs=2, done=3), seed=0) == [draws[3:] for draws in whole]
+
+
+@pytest.mark.parametrize("mix", [[], [MixUp(1.0)]])
+def test_replicas_share_what_one_copy_would_be_shown(mix: list[Mix], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    batches = Images.batches
+
+    def counting(self: Images, picks: Iterable[Pick]) -> Iterator[tuple[Tensor, Tensor]]:
+        kept = list(picks)
+        read.append(len(kept[0].places))
+        return batches(self, iter(kept))
+
+    monkeypatch.setattr(Images, "batches", counting)
+    spec = DataSpec(10, 5, 200, (1, 4, 4), (0.0,), (1.0,), soft_labels=bool(mix))
+
+    def shown(share: Share) -> list[Packet]:
+        plan = Plan(10, 5, 4, epochs=1, share=share)
+        source = ImageSource(images(), spec, [RandomCrop(1)], plan, 0, torch.device("cpu"), mix)
+        return [packet for packet in source.packets(plan.all_tags()) if packet.tag.kind is Kind.TRAIN]
+
+    whole, first, second = shown(Share()), shown(Share(0, 2)), shown(Share(1, 2))
+    assert len(whole) == 2 and read == ([4, 4, 4] if mix else [4, 2, 2])
+    for packet, *parts in zip(whole, first, second, strict=True):
+        for field in ("x", "label"):
+            assert torch.equal(packet[field], torch.cat([part[field] for part in parts]))
 
 
 def test_a_short_test_batch_is_filled_up() -> None:

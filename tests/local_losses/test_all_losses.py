@@ -141,6 +141,17 @@ def test_initial_weights_depend_on_the_seed_and_the_cut_alone(case):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("loss", ["greedy", "dgl", "predsim", "deinforeg"])  # whose head is the same at any depth
+def test_initial_weights_do_not_depend_on_the_other_cuts(configured, spec, loss):
+    def weights(cuts, seed=0):
+        network = make_network(configured("model.depth=8", "model.width=4", f"local_loss={loss}", f"seed={seed}"), spec)
+        return list(network.classifier("layer2.0", cuts).parameters())
+
+    alone, among = weights(["layer2.0"]), weights(["stem", "layer1.0", "layer2.0"])
+    assert all(map(torch.equal, alone, among))
+    assert not all(map(torch.equal, alone, weights(["layer2.0"], seed=1)))
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_image_travels_to_every_block_with_a_local_loss_that_asks_for_it(configured, loss):
     config = configured(*TINY, f"local_loss={loss}")

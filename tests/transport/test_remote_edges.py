@@ -93,3 +93,47 @@ def test_an_early_end_reaches_every_rank_of_a_chain_in_time_where_headers_are_re
     first, *others = on_ranks(4, lambda rank: steps_done(rank, asked_after=20))
     assert len(first) == 2 * (20 + STOP_LEAD)
     assert others == [first] * 3
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_waiting_for_a_slow_rank_is_not_work(slow: int, on_ranks: OnRanks) -> None:
+    """For its packets, and for room where it takes them slowly."""
+    steps, seconds = 30, 0.02
+
+    def times(rank: Rank) -> tuple[float, float]:
+        plan, clock = Plan(400, 4, 2, epochs=1, max_steps=steps), Clock(CPU)
+        first = images(plan) if rank.rank == 0 else None
+        ((source, sink),) = open_edges(rank, [0, 1], [LAYOUT], first, plan, clock, 2)
+        clock.start()
+        for packet in source.packets(plan.all_tags()):
+            if rank.rank == slow:
+                time.sleep(seconds)
+            sink.put(packet)
+        sink.close()
+        lap = clock.lap(steps).resolve()
+        assert lap["wait_seconds"] is not None and lap["busy_seconds"] is not None
+        return lap["wait_seconds"], lap["busy_seconds"]
+
+    waited = on_ranks(2, times)
+    assert waited[slow][1] > steps * seconds  # busy
+    assert waited[1 - slow][0] > (steps - 6) * seconds  # waited, but for what queue and slots hold
+
+
+def test_the_send_queue_is_as_deep_as_it_is_set(on_ranks: OnRanks) -> None:
+    def ahead(rank: Rank, depth: int) -> int:
+        """How many packets rank 0 hands on while rank 1 takes none."""
+        plan = Plan(400, 4, 2, epochs=1, max_steps=20)
+        first = images(plan) if rank.rank == 0 else None
+        ((source, sink),) = open_edges(rank, [0, 1], [LAYOUT], first, plan, Clock(CPU), depth)
+        rank.control.share("open", True)
+        if rank.rank == 1:
+            time.sleep(1.0)
+        begin, handed = time.monotonic(), 0
+        for packet in source.packets(plan.all_tags()):
+            sink.put(packet)
+            handed += rank.rank == 0 and time.monotonic() - begin < 0.7
+        sink.close()
+        return handed
+
+    shallow, deep = (on_ranks(2, lambda rank, depth=depth: ahead(rank, depth))[0] for depth in (1, 5))
+    assert deep - shallow == 4

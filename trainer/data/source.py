@@ -50,6 +50,7 @@ class ImageSource:
         self._spec, self._device = spec, device
         self._normalize = Normalizer(spec, device)
         self._order = (0, torch.empty(0))
+        self._mine = plan.share.of(plan.whole_batch_size)
 
     def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
         """One packet for each tag."""
@@ -66,20 +67,29 @@ class ImageSource:
         if self._spec.soft_labels:
             labels = F.one_hot(labels, self._spec.num_classes).float()
         if tag.kind is Kind.TRAIN:
+            # Augmented whole, then shared out: what an image meets does not depend on the number of replicas.
+            images, labels = self._in_whole_batch(images), self._in_whole_batch(labels)
             for number, augmentation in enumerate(self._augment):
                 images = augmentation(images, generator(self._seed, "augment", number, tag.step))
             for number, mix in enumerate(self._mix):
                 images, labels = mix(images, labels, generator(self._seed, "mix", number, tag.step))
-            # Augmented whole, then shared out: what an image meets does not depend on the number of replicas.
-            mine = self._plan.share.of(self._plan.whole_batch_size)
-            images, labels = images[mine], labels[mine]
+            images, labels = images[self._mine], labels[self._mine]
         images = images.contiguous(memory_format=torch.channels_last)
         news = to_device(header(tag, self._plan.early_end, self._plan.evaluate), self._device)
         return Packet(tag, {"header": news, "x": self._normalize(images), "label": labels, "image": images})
 
+    def _in_whole_batch(self, share: Tensor) -> Tensor:
+        """A tensor of this replica's images, or of their labels, at their places in the whole batch, which has nothing
+        in the others' places."""
+        if len(share) == self._plan.whole_batch_size:
+            return share
+        whole = share.new_zeros(self._plan.whole_batch_size, *share.shape[1:])
+        whole[self._mine] = share
+        return whole
+
     def _picked(self, tag: Tag) -> Pick:
-        """Which images a batch is made of: of the whole one in training, of this replica's in a test, where a short one
-        is filled up with the split's first images."""
+        """Which images a batch is made of: this replica's, in training all where images are mixed with one another; in
+        a test a short batch is filled up with the split's first images."""
         split = self._images.size(tag.kind)
         if tag.kind is Kind.TEST:
             begin = self._plan.tested.start + (tag.step - 1) * self._plan.batch_size
@@ -89,4 +99,6 @@ class ImageSource:
         if self._order[0] != epoch + 1:
             self._order = (epoch + 1, torch.randperm(split, generator=generator(self._seed, "order", epoch + 1)))
         places = self._order[1][position * size : (position + 1) * size]
+        if not self._mix:
+            places = places[self._mine]
         return Pick(tag.kind, places, derive(self._seed, "read", epoch + 1))

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import SettingError, at_least, check_rate
 from trainer.models.heads import TokenHead
-from trainer.models.regularization import StochasticDepth, check_rate
 
 
 class PatchEmbedding(nn.Module):
@@ -39,7 +38,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
         self.dropout = nn.Dropout(dropout)
-        self.drop_path = StochasticDepth(stochastic_depth)
+        self.drop_path = _drop_path(stochastic_depth)
 
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention, ``(N, T, width)`` to the same."""
@@ -51,6 +50,16 @@ class EncoderLayer(nn.Module):
         """``(N, T, width)`` to the same."""
         x = x + self.drop_path(self.dropout(self.attend(self.norm1(x))))
         return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
+
+
+def _drop_path(rate: float) -> nn.Module:
+    """Stochastic depth (Huang et al., arXiv 1603.09382): leaves out a residual branch, for each sample at random."""
+    if rate == 0:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth
+
+    depth: nn.Module = StochasticDepth(rate, mode="row")
+    return depth
 
 
 def vit(

@@ -2,10 +2,9 @@
 
 from torch import Tensor, nn
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import SettingError, at_least, check_rate
 from trainer.models.heads import PoolHead
 from trainer.models.initial import kaiming_fan_out
-from trainer.models.regularization import check_rate
 
 
 class PreActivation(nn.Module):

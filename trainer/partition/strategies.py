@@ -1,8 +1,9 @@
 """Ways to choose the cut points; each is a class that a yaml of the group ``partition`` names."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,20 +22,28 @@ class Chosen:
     how: str
 
 
-class Strategy(Protocol):
-    """A way to choose the cut points."""
+class Strategy(ABC):
+    """A way to choose the cut points: unless it has another, the costliest block, local classifier included, is as
+    cheap as can be.
+
+    Attributes:
+        how: what people are told of it.
+    """
+
+    how: str
+
+    @abstractmethod
+    def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:
+        """What units and classifiers cost."""
 
     def choose(self, network: Network, blocks: int, batch_size: int, device: torch.device) -> Chosen:
         """Cut points for so many blocks."""
-        ...
-
-    def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:
-        """What the strategy thinks that units and classifiers cost."""
-        ...
+        costs = self.costs(network, batch_size, device)
+        return Chosen(balanced_cuts(network.names, blocks, costs), costs, self.how)
 
 
-class Balanced:
-    """The costliest block, local classifier included, is as cheap as can be, by a counted cost."""
+class Balanced(Strategy):
+    """Balanced by a counted cost."""
 
     how = "balanced by counted cost"
 
@@ -50,14 +59,9 @@ class Balanced:
         """Counted."""
         return counted(network, batch_size, self._machines[device.type])
 
-    def choose(self, network: Network, blocks: int, batch_size: int, device: torch.device) -> Chosen:
-        """The exact minimum over all cuts."""
-        costs = self.costs(network, batch_size, device)
-        return Chosen(balanced_cuts(network.names, blocks, costs), costs, self.how)
 
-
-class Profiled(Balanced):
-    """The same with measured times; ``partition.json`` keeps them, since another run may measure others."""
+class Profiled(Strategy):
+    """Balanced by measured times; ``partition.json`` keeps them, since another run may measure others."""
 
     how = "balanced by measured times"
 

@@ -170,6 +170,15 @@ def _epoch(parts: Sequence[Record], step_images: int) -> Record:
     return record
 
 
+def _busy_share(laps: Sequence[Record]) -> float | None:
+    """The share of its time that a rank computes, over several laps; None where nobody sees it wait."""
+    if any(lap["busy_seconds"] is None for lap in laps):
+        return None
+    busy = sum(lap["busy_seconds"] for lap in laps)
+    seconds = busy + sum(lap["wait_seconds"] for lap in laps)
+    return busy / seconds if seconds else 0.0
+
+
 def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> Record:
     """The summary of a run's epochs."""
     tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
@@ -178,8 +187,9 @@ def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> R
     steps = sum(epoch["measured_steps"] for epoch in alike)
     seconds = sum(epoch["measured_seconds"] for epoch in alike)
     waited = [sum(epoch["ranks"][rank]["image_wait_seconds"] for epoch in alike) for rank in range(ranks)]
-    busy = [[epoch["ranks"][rank]["busy_seconds"] for epoch in alike] for rank in range(ranks)]
-    note = run.speed_note or ("the engine does not see how long its ranks wait" if None in sum(busy, []) else "")
+    shares = [_busy_share([epoch["ranks"][rank] for epoch in alike]) for rank in range(ranks)]
+    known = [share for share in shares if share is not None]
+    note = run.speed_note or ("" if len(known) == ranks else "the engine does not see how long its ranks wait")
     return {
         "kind": "summary",
         "steps": epochs[-1]["step"],
@@ -192,7 +202,7 @@ def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> R
         else None,
         "images_per_second": steps * run.step_images / seconds if steps else None,
         "left_out_steps": left_out_steps,
-        "pipeline_efficiency": None if note or not steps else min(1.0, max(map(sum, busy)) / seconds),
+        "pipeline_efficiency": None if note or not steps else max(known),
         "image_wait": max(waited) / seconds if steps else None,
         "note": note,
         "cut_points": list(run.exits),

@@ -89,7 +89,7 @@ class Glance(nn.Linear):
 
 
 class Glancing(LocalLoss):
-    """Cross-entropy behind a classifier that costs as good as nothing, whatever the features' size."""
+    """Cross-entropy after a classifier that costs as good as nothing, whatever the features' size."""
 
     def classifier(self, site: Site) -> LocalClassifier:
         """One ``Glance``."""

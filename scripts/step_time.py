@@ -93,7 +93,7 @@ def measure(
         if config["compile"]:
             block.compile()
     packets = source.packets(plan.tags(next(plan.phases())))
-    with kernels(config["deterministic"], config["cudnn_benchmark"]):
+    with kernels(config["deterministic"], config["cudnn_benchmark"], config["compile"]):
         for _ in range(FIRST):
             take_step(next(packets), blocks)
         wait(device)

@@ -60,7 +60,7 @@ def configured() -> Compose:
 
 @pytest.fixture
 def spec() -> DataSpec:
-    """Small colour images of ten classes."""
+    """Small color images of ten classes."""
     return DataSpec(64, 20, 10, (3, 16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 

@@ -116,11 +116,11 @@ def test_a_test_counts_valid_samples_and_changes_nothing(network: Network) -> No
 
 def test_a_loss_whose_terms_have_other_names_is_refused(network: Network) -> None:
     block = trainable(network, ["layer1.0"], 0)
-    judged = block.classifier.judge(torch.randn(4, *network.features["layer1.0"]), packet())._replace(
+    result = block.classifier.compute_loss(torch.randn(4, *network.features["layer1.0"]), packet())._replace(
         terms={"entropy": torch.ones(())}
     )
     with pytest.raises(SettingError, match="gives the terms entropy, but its classifier's attribute terms names none"):
-        block.meter.add(judged, packet()["label"])
+        block.meter.add(result, packet()["label"])
 
 
 def test_dropout_depends_on_step_and_unit_not_on_what_ran_before() -> None:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from trainer.ending import EndByHeaders, EndTogether
 from trainer.errors import PeerError
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 from trainer.launch import Launch
 from trainer.plan import Plan
 from trainer.rank import Rank
@@ -83,15 +83,15 @@ def test_a_host_that_is_ahead_of_its_device_does_not_miss_the_end(monkeypatch: p
         def wait(self, timeout: timedelta) -> None:
             first.trained(3)
 
-    monkeypatch.setattr("trainer.ending.Moment", Device)
+    monkeypatch.setattr("trainer.ending.DeviceEvent", Device)
     EndTogether(plans[1], StopRequest(), rank_of(store, 1)).trained(8)
     assert plans[1].early_end == 8
 
 
 def test_a_rank_that_does_not_come_to_a_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(moment: Moment, timeout: timedelta) -> None:
+    def never(moment: DeviceEvent, timeout: timedelta) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(Moment, "wait", never)
+    monkeypatch.setattr(DeviceEvent, "wait", never)
     with pytest.raises(PeerError, match="did not answer in time during train step 8"):
         EndTogether(Plan(400, 8, 4, epochs=1), StopRequest(), rank_of(dist.HashStore(), 1)).trained(8)

@@ -65,7 +65,7 @@ def made(kind: type[Block], local_loss: str, options: UpdateOptions, configured:
 
 
 def trained(block: Block, steps: int) -> Output:
-    """The output of the last step; behind the third one comes a test."""
+    """The output of the last step; after the third one comes a test."""
     block.train()
     for step in range(1, steps + 1):
         output = block.forward(packet(step))

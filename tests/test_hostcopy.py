@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 import torch
 
-from trainer.hostcopy import HostCopy, Moment
+from trainer.hostcopy import HostCopy, DeviceEvent
 
 
-class Pending(Moment):
+class Pending(DeviceEvent):
     """A moment that has not passed until somebody says so."""
 
     def __init__(self) -> None:

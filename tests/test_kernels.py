@@ -21,20 +21,20 @@ def unrepeatable() -> None:
 
 def test_an_operation_that_can_not_repeat_is_named() -> None:
     with pytest.raises(SettingError, match="deterministic=true, but torch can't make put_ repeat bit for bit"):
-        with kernels(True, False):
+        with kernels(True, False, False):
             unrepeatable()
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="^another$"), kernels(True, False):
+    with pytest.raises(RuntimeError, match="^another$"), kernels(True, False, False):
         raise RuntimeError("another")
 
 
 def test_the_next_job_of_a_sweep_may_be_without() -> None:
-    with kernels(True, False):
+    with kernels(True, False, False):
         assert torch.are_deterministic_algorithms_enabled()
-    with kernels(False, True):
+    with kernels(False, True, False):
         unrepeatable()
         assert torch.backends.cudnn.benchmark
-    with kernels(False, False):
+    with kernels(False, False, False):
         assert not torch.backends.cudnn.benchmark

@@ -86,7 +86,7 @@ def test_exits_in_bf16_are_those_of_the_blocks(configured: Compose, spec: DataSp
             block.eval()
             output = block.forward(Packet(Tag(Kind.TEST, 1, 4), {"x": x, "label": torch.arange(4)}))
             with autocast(cpu, torch.bfloat16):
-                expected.append(block.classifier.judge(output.features, output.incoming).logits)
+                expected.append(block.classifier.compute_loss(output.features, output.incoming).logits)
             x = output["x"]
         whole = EarlyExitNetwork(network, cuts, with_exits=True).eval()
         with autocast(cpu, torch.bfloat16):

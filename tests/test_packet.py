@@ -15,7 +15,7 @@ def fields() -> list[Field]:
     ]
 
 
-def test_fields_start_at_multiples_of_256_bytes_behind_the_header() -> None:
+def test_fields_start_at_multiples_of_256_bytes_after_the_header() -> None:
     layout = Layout(fields())
     assert layout.offsets == (0, 256, 256 + 512, 512 + 512, 512 + 512 + 256)  # 480 bytes of x take up 512
     assert layout.nbytes == layout.offsets[-1] + 256  # 84 bytes of tokens

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainer.guard import Guard
 from trainer.hostcopy import HostCopy
 from trainer.learner import Learner, Output
-from trainer.local_losses.base import Judged, LocalClassifier
+from trainer.local_losses.base import LossOutput, LocalClassifier
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
@@ -21,10 +21,6 @@ from trainer.update import Update
 
 CLASSIFIERS = "local_classifiers"
 """Prefix of the local classifiers' names in a saved model."""
-
-
-COMPILED_UNITS = 4096
-"""So many kernels torch.compile may make of one class's code. By default it stops at 8 and says so once in a log."""
 
 
 class Block(Learner):
@@ -55,7 +51,7 @@ class Block(Learner):
         self._testing = False
 
     def train_with(self, update: Update, exchanges: Sequence[Exchange] = ()) -> None:
-        """Give the block what it needs to learn: its update, and the weights it exchanges with its neighbours."""
+        """Give the block what it needs to learn: its update, and the weights it exchanges with its neighbors."""
         self._update, self._exchanges = update, exchanges
 
     def skip_bad_steps(self) -> None:
@@ -66,12 +62,8 @@ class Block(Learner):
     def compile(self) -> None:
         """Let torch.compile make kernels for each unit and each part of the classifier at their first call; what the
         classifier does between its parts stays as it is. Unit by unit, so that equal units share one, and what a unit
-        computes does not depend on which others are in its process: no kernel is made for shapes in general, and none
-        is left out because there are many."""
-        from torch._dynamo import config
-
-        config.recompile_limit = config.accumulated_recompile_limit = COMPILED_UNITS
-        config.fail_on_recompile_limit_hit = True
+        computes does not depend on which others are in its process: no kernel is made for shapes in general, and, by
+        ``trainer.kernels``, none is left out because there are many."""
         for module in (*self.units.values(), *_parts(self.classifier)):
             module.compile(dynamic=False)
 
@@ -85,7 +77,7 @@ class Block(Learner):
         return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer under its global name, the classifier's behind ``local_classifiers.<cut>``."""
+        """Every parameter and buffer under its global name, the classifier's under ``local_classifiers.<cut>``."""
         return named_state(self._named_modules())
 
     def _named_modules(self) -> Units:
@@ -127,30 +119,30 @@ class Block(Learner):
         if self._guard is not None and self._exchanges:
             self._guard.keep(f"{CLASSIFIERS}.{self.cut}.")
         self.update.begin(step)
-        judged = self.differentiate(output)
+        result = self.differentiate(output)
         self.update.finish(step)
-        good = None if self._guard is None else self._guard.settle(judged.loss, self.update.gradients())
+        good = None if self._guard is None else self._guard.settle(result.loss, self.update.gradients())
         for exchange in self._exchanges:
             exchange.after(step)
-        self.meter.add(judged, output["label"], good)
-        self._watch.add(judged.loss, step, good)
+        self.meter.add(result, output["label"], good)
+        self._watch.add(result.loss, step, good)
 
-    def differentiate(self, output: Output) -> Judged:
+    def differentiate(self, output: Output) -> LossOutput:
         """Judge what ``forward`` gave last, and leave the gradients with the parameters."""
         with self._autocast:
             self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-            judged = self.classifier.judge(output.features, output.incoming)
-        self.update.backward(judged.loss)
+            result = self.classifier.compute_loss(output.features, output.incoming)
+        self.update.backward(result.loss)
         # The packet may be held for a while, and what it was made by need not be.
         output.features = output.features.detach()
-        return judged.detach()
+        return result.detach()
 
     @torch.no_grad()
     def test(self, output: Output) -> None:
         """Run the classifier on the output for a test packet and count what is right."""
         with self._autocast, self._weights_in_use():
-            judged = self.classifier.judge(output.features, output.incoming)
-        self.meter.add(judged, output["label"])
+            result = self.classifier.compute_loss(output.features, output.incoming)
+        self.meter.add(result, output["label"])
 
     def result(self) -> dict[str, Tensor]:
         """What training has come to, under global names: ``state``, with the weights that a test sees."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 
 
 class Mark(Protocol):
@@ -29,7 +29,7 @@ class _HostMark:
         return self.seconds - earlier.seconds
 
 
-class _CudaMark(Moment):
+class _CudaMark(DeviceEvent):
     def since(self, earlier: Mark) -> float:
         assert isinstance(earlier, _CudaMark)
         self.wait()
@@ -43,7 +43,7 @@ Wait = tuple[Mark, Mark]
 @dataclass
 class Lap:
     """A measured stretch of training: ``resolve`` gives its seconds once the device is past it. ``waits`` are those for
-    a neighbour, None where nobody sees them, ``image_waits`` those for images."""
+    a neighbor, None where nobody sees them, ``image_waits`` those for images."""
 
     begin: Mark
     end: Mark

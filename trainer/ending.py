@@ -4,7 +4,7 @@ learns of it before it begins a step beyond."""
 from typing import Protocol
 
 from trainer.errors import PeerError
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 from trainer.plan import Plan
 from trainer.rank import Rank
 from trainer.stop import StopRequest
@@ -61,7 +61,7 @@ class EndTogether:
         if step % MEETING_STEPS:
             return
         try:
-            Moment(self._rank.device).wait(self._rank.timeout)
+            DeviceEvent(self._rank.device).wait(self._rank.timeout)
         except TimeoutError as error:
             raise PeerError(f"a rank went away or did not answer in time during train step {step}") from error
         if (end := self._control.agreed("end")) is not None:

@@ -28,7 +28,7 @@ class NonFiniteLossError(TrainerError):
 
 
 class PeerError(TrainerError):
-    """A neighbouring rank went away or stopped answering; the cause is that rank's own error."""
+    """A neighboring rank went away or stopped answering; the cause is that rank's own error."""
 
 
 class PacketError(TrainerError):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainer.block import CLASSIFIERS, Block
 from trainer.learner import Output
 from trainer.errors import SettingError
-from trainer.local_losses.base import Judged
+from trainer.local_losses.base import LossOutput
 from trainer.packet import Packet, Tag
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class GraphedBlock(Block):
         made: Output = self._replay(self._forward)
         return Output(packet.tag, {**packet.fields, "x": made["x"]}, incoming=incoming, features=made.features)
 
-    def differentiate(self, output: Output) -> Judged:
+    def differentiate(self, output: Output) -> LossOutput:
         """Judge what ``forward`` gave last, and leave the gradients with the parameters."""
         if self._forward is None:
             return super().differentiate(output)
@@ -78,10 +78,10 @@ class GraphedBlock(Block):
             parameters = self.update.parameters.values()
             self._gradients = {value: value.grad for value in parameters if value.grad is not None}
         self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-        judged: Judged = self._replay(self._backward)
+        result: LossOutput = self._replay(self._backward)
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
-        return judged
+        return result
 
     def _record(self, work: Callable[[], T]) -> Recorded:
         """A graph of ``work``, which is not done by that. Raises ``SettingError`` where it waits for the device."""

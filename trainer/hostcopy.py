@@ -19,7 +19,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-class Moment:
+class DeviceEvent:
     """A point in the work that is queued on a device, for the host to wait for. On the CPU it has passed at once.
 
     Make it on the training thread, ask for it on any.
@@ -50,7 +50,7 @@ class Moment:
                 raise TimeoutError(f"the device did not get here within {timeout}")
             time.sleep(POLL_SECONDS)
 
-    def seconds_since(self, earlier: "Moment") -> float:
+    def seconds_since(self, earlier: "DeviceEvent") -> float:
         """On CUDA, the seconds from ``earlier`` to this moment by the device's clock; both must be ``timed`` and have
         passed."""
         assert self._event is not None and earlier._event is not None
@@ -71,7 +71,7 @@ class HostCopy:
             self._host.copy_(tensor, non_blocking=True)
         else:
             self._host = tensor.clone()
-        self._copied = Moment(tensor.device)
+        self._copied = DeviceEvent(tensor.device)
 
     def ready(self) -> bool:
         """Whether ``wait`` would return at once."""

@@ -92,7 +92,7 @@ def run_job(settings: DictConfig, launch: Launch) -> float:
     """One job: a whole run, or its preview; gives the test accuracy of the whole model, on every rank."""
     with (
         heartbeat(Beats.of(launch), end_with_others(launch, settings.timeout_seconds)),
-        kernels(settings.deterministic, settings.cudnn_benchmark),
+        kernels(settings.deterministic, settings.cudnn_benchmark, settings.compile),
     ):
         return _run_job(settings, launch)
 

@@ -88,7 +88,7 @@ def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[
         classifier = network.classifier(list(units)[-1], cuts).to(meta)
         work = count(
             nn.ModuleList([body, classifier]),
-            lambda: classifier.judge(body(packet["x"]), packet).loss,  # noqa: B023
+            lambda: classifier.compute_loss(body(packet["x"]), packet).loss,  # noqa: B023
         )
         kept.append(work.kept_bytes)
         with torch.no_grad():

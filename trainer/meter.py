@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trainer.errors import SettingError
 from trainer.hostcopy import HostCopy
-from trainer.local_losses.base import Judged, correct
+from trainer.local_losses.base import LossOutput, correct
 
 LOSS, RIGHT, SEEN = "loss", "right", "seen"
 """What is summed: the losses, the samples that were classified right, and how many samples there were."""
@@ -26,7 +26,7 @@ class Totals:
 
 class Meter:
     """Sums the loss, its terms and the right answers of the samples it is shown, over a pass and over windows of it,
-    without a synchronisation."""
+    without a synchronization."""
 
     def __init__(self, device: torch.device, terms: Sequence[str] = ()) -> None:
         """``terms`` are the names of the loss's terms."""
@@ -37,18 +37,18 @@ class Meter:
         self._window, self._pass = self.sums
         self._loss, self._right, self._seen, *self._parts = self._window
 
-    def add(self, judged: Judged, label: Tensor, good: Tensor | None = None) -> None:
+    def add(self, result: LossOutput, label: Tensor, good: Tensor | None = None) -> None:
         """Count a batch: its mean loss and terms, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``.
         A batch for which ``good``, a boolean scalar, is False does not count. Raises ``SettingError`` where the terms
         have other names."""
-        if judged.terms.keys() != set(self.terms):
+        if result.terms.keys() != set(self.terms):
             raise SettingError(
-                f"the local loss gives the terms {', '.join(judged.terms) or 'none'}, but its classifier's attribute "
+                f"the local loss gives the terms {', '.join(result.terms) or 'none'}, but its classifier's attribute "
                 f"terms names {', '.join(self.terms) or 'none'}; they must be the same"
             )
-        count = len(judged.logits)
-        right = correct(judged.logits, label[:count])
-        means = [judged.loss, *(judged.terms[term] for term in self.terms)]
+        count = len(result.logits)
+        right = correct(result.logits, label[:count])
+        means = [result.loss, *(result.terms[term] for term in self.terms)]
         if good is None:
             self._seen += count
         else:

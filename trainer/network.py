@@ -21,7 +21,7 @@ class Network:
 
     Attributes:
         units: the model's units by name, in order.
-        features: the shape of one sample behind each unit, by the unit's name.
+        features: the shape of one sample after each unit, by the unit's name.
         spec: what is known of the data.
         local_loss: the method that the blocks but the last are trained by.
         seed: what initial weights depend on.
@@ -77,7 +77,7 @@ class Network:
         return dataclasses.replace(self, local_loss=NoLocalLoss())
 
     def _after(self, cut: str) -> tuple[LaterUnit, ...]:
-        """The units behind a cut."""
+        """The units after a cut."""
         names = self.names[self.names.index(cut) :]
         return tuple(
             LaterUnit(name, self.units[name], self.features[before], self.features[name])
@@ -103,7 +103,7 @@ def _keep_input(unit: nn.Module) -> None:
 
 
 def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of one sample behind each unit, found without computing anything. Raises ``SettingError`` for a unit
+    """The shape of one sample after each unit, found without computing anything. Raises ``SettingError`` for a unit
     that can't take what the one before it gives."""
     x = torch.empty(2, *image_shape, device="meta")
     shapes = {}

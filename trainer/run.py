@@ -66,7 +66,7 @@ class Run:
         self.augment = augmentations(config["dataset"])
         self.mix = label_mixes(config["dataset"])
         self.tracker: Tracker = build("tracker", config["tracker"])
-        self.tracker.go_on(start.tracker)
+        self.tracker.resume(start.tracker)
         self.make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None

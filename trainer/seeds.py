@@ -28,7 +28,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Run a piece of code that draws from torch's global CPU generator, as parameter initialisation does, for one
+    """Run a piece of code that draws from torch's global CPU generator, as parameter initialization does, for one
     purpose; the generator's state is put back afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, *purpose))
@@ -37,7 +37,7 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
 
 def seed_device(device: torch.device, value: int) -> None:
     """Set the generator that dropout and the like draw from on ``device``. Costs microseconds and no
-    synchronisation, unlike ``torch.manual_seed``, which seeds every device of every kind."""
+    synchronization, unlike ``torch.manual_seed``, which seeds every device of every kind."""
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(value)
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.errors import SettingError, at_least
 from trainer.precision import DTYPES
+from trainer.update import UpdateOptions
 from trainer.usage import shown
 
 ON_NAN = ("stop", "skip")
@@ -26,16 +27,6 @@ class EvalSettings:
     """How often the test set is evaluated; after the last epoch in any case."""
 
     every_epochs: int = 1
-
-
-@dataclass
-class UpdateSettings:
-    """What an update does beyond the optimizer's step; see ``trainer.update.UpdateOptions``."""
-
-    clip_norm: float | None = None
-    accumulate: int = 1
-    decay_norms_and_biases: bool = True
-    average: float | None = None
 
 
 @dataclass
@@ -73,7 +64,7 @@ class Settings:
     timeout_seconds: float = 600.0
     output_dir: str | None = None
     dry_run: bool = False
-    update: UpdateSettings = field(default_factory=UpdateSettings)
+    update: UpdateOptions = field(default_factory=UpdateOptions)
     resume: str = "auto"
     resume_strict: bool = True
     init_from: str | None = None

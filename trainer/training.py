@@ -15,7 +15,7 @@ from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
 from trainer.reporting.background import CLOSE_SECONDS, Background
-from trainer.reporting.board import Board, Taker, summarise
+from trainer.reporting.board import Board, Taker, summarize
 from trainer.reporting.console import Console
 from trainer.reporting.journal import Journal
 from trainer.reporting.measure import LEFT_OUT_STEPS
@@ -89,8 +89,8 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
             if not directory.config.is_file():
                 _describe(run, directory, config_text)  # somebody has removed the directory meanwhile
             save_model(directory, parts, {"data": run.spec.to_json(), "cut_points": run.partition.cut_points})
-            summary = summarise(epochs, run.facts(directory.path), min(LEFT_OUT_STEPS, run.plan.last_step))
-            board.summarise(summary)
+            summary = summarize(epochs, run.facts(directory.path), min(LEFT_OUT_STEPS, run.plan.last_step))
+            board.summarize(summary)
             return float(summary["test_accuracy"] or 0.0)
     return _stopped(job)
 

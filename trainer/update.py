@@ -18,9 +18,9 @@ AVERAGE = "average"
 """Name of the moving average in the optimizer's state of a parameter, so that a checkpoint holds it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class UpdateOptions:
-    """What an update does beyond the optimizer's step.
+    """What an update does beyond the optimizer's step: the settings ``update``.
 
     Attributes:
         clip_norm: the norm that the gradient of a block is scaled down to where it is larger; None for never.

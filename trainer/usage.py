@@ -114,7 +114,7 @@ def first_sentence(text: str) -> str:
 
 
 def words(text: str, prefix: str = "") -> dict[str, str]:
-    """The comments behind the options of a file, by the options' dotted names."""
+    """The comments next to the options of a file, by the options' dotted names."""
     found: dict[str, str] = {}
     path: list[str] = []
     for line in text.splitlines():

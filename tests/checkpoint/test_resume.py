@@ -238,7 +238,7 @@ def test_only_an_unfinished_batch_leaves_gradients(command: CommandLine, tmp_pat
 
 
 def test_a_batch_is_gone_on_with_elsewhere(command: CommandLine, tmp_path: Path) -> None:
-    """Where the classifier behind a cut has the same names and other shapes, and where batches have other parts."""
+    """Where the classifier after a cut has the same names and other shapes, and where batches have other parts."""
     parts = ("update.accumulate=2", "local_loss=infopro", "local_loss.reconstruct=input")
     assert command(*TINY, f"output_dir={tmp_path}", "max_steps=3", *parts).status == 0
     for changed in ("partition.points=[layer2.0]", "update.accumulate=4"):

@@ -6,7 +6,7 @@ from tests.distributed.conftest import TINY, Job
 from tests.distributed.test_identity import assert_identical, epochs, weights
 
 LOSSES = "local_loss=dgl,man"
-"""The second one exchanges weights with its neighbours."""
+"""The second one exchanges weights with its neighbors."""
 
 SETTINGS = (
     *TINY, "model=vit_tiny", "model.depth=4", "model.width=48", "model.dropout=0.1", "optimizer=adamw",
@@ -36,5 +36,5 @@ def test_other_ranks_go_on_bit_for_bit(torchrun: Job, alone: Job, tmp_path: Path
     assert cut.status == 0, cut.err
     for number in range(2):
         log = (tmp_path / "moved" / str(number) / "console.log").read_text()
-        assert "the local classifier behind encoder.1 starts with initial weights" in log
-        assert "behind encoder.2 starts" not in log
+        assert "the local classifier after encoder.1 starts with initial weights" in log
+        assert "after encoder.2 starts" not in log

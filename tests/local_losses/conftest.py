@@ -49,7 +49,7 @@ def losses_of_descent(classifier: LocalClassifier, packet: Packet, features: Ten
     optimizer = torch.optim.Adam([*parameters, features], 0.02)
     losses = []
     for _ in range(steps):
-        loss = classifier.judge(features, packet).loss
+        loss = classifier.compute_loss(features, packet).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -72,12 +72,12 @@ def check_loss() -> Callable[[LocalLoss], None]:
             assert losses[-1] < 0.9 * losses[0], (shape, losses)
             classifier.eval()
             packet.tag = Tag(Kind.TEST, 1, 5)
-            judged = classifier.judge(features, packet)
+            result = classifier.compute_loss(features, packet)
             spoiled = Packet(packet.tag, {name: field.clone() for name, field in packet.fields.items()})
             spoiled["image"][5:], spoiled["label"][5:], spoiled["x"][5:] = 0, 0, 9.0
             spoiled_features = torch.cat((features[:5], torch.full_like(features[5:], 7.0)))
-            torch.testing.assert_close(classifier.judge(spoiled_features, spoiled).loss, judged.loss)
-            assert judged.logits.shape == (5, CLASSES)
+            torch.testing.assert_close(classifier.compute_loss(spoiled_features, spoiled).loss, result.loss)
+            assert result.logits.shape == (5, CLASSES)
 
     return check
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trainer.assemble import data_spec, load_images, make_network
 from trainer.block import Block
 from trainer.blocks import edge_layouts, make_block
 from trainer.data.source import ImageSource
+from trainer.local_losses.base import LocalClassifier, LossOutput
 from trainer.main import CONFIGS
 from trainer.network import Network
 from trainer.packet import Kind, Packet
@@ -97,25 +99,35 @@ def test_the_terms_of_a_loss_are_told_by_the_names_it_gives(case):
         assert all(math.isfinite(value) and value != 0 for name, value in sums.items() if name != "right")
 
 
-def test_no_block_changes_another(case):
-    """A loss a thousand times too large in one block leaves the weights of all others as they would have been."""
+def spoil(classifier: LocalClassifier) -> None:
+    """Make its loss a thousand times too large."""
+    whole = classifier.compute_loss
+
+    def larger(features: torch.Tensor, packet: Packet) -> LossOutput:
+        result = whole(features, packet)
+        return result._replace(loss=1e3 * result.loss)
+
+    classifier.compute_loss = larger
+
+
+def test_no_block_changes_an_earlier_one(case):
     config, network, cuts = case
     states = []
     for spoiled in (None, 1):
         blocks = make_blocks(network, cuts)
         plan = Plan(64, 4, 16, 1)
         source = ImageSource(load_images(config["dataset"]), network.spec, [], plan, 0, CPU)
-        packet = next(source.packets(plan.all_tags()))
-        for index, block in enumerate(blocks):
-            packet = block.forward(packet)
-            if index == spoiled:
-                judge = block.classifier.judge
-                block.classifier.judge = lambda *a, judge=judge: judge(*a)._replace(loss=1e3 * judge(*a).loss)
-            block.learn(packet)
+        if spoiled is not None:
+            spoil(blocks[spoiled].classifier)
+        for packet in islice(source.packets(plan.all_tags()), 2):
+            learn(blocks, packet)
         states.append([block.state() for block in blocks])
     for index, (one, other) in enumerate(zip(*states, strict=True)):
-        if index != 1:
+        # Only what block 1 hands on is its affair, and a later block's input.
+        if index == 0:
             assert all(torch.equal(one[name], other[name]) for name in one)
+        elif index == 1:
+            assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_balanced_partition_counts_its_classifiers_and_can_be_shown(case, capsys):

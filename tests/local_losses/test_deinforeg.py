@@ -20,7 +20,7 @@ def test_variance_term_by_hand():
 
 
 def test_covariance_term_by_hand():
-    # Centred columns (-1, 1), (-2, 2), (0, 0): their covariances are 4, 0, 0, each counted twice, over 3 columns.
+    # Centered columns (-1, 1), (-2, 2), (0, 0): their covariances are 4, 0, 0, each counted twice, over 3 columns.
     z = torch.tensor([[0.0, 1.0, 7.0], [2.0, 5.0, 7.0]])
     assert covariance_term(z).item() == pytest.approx(2 * 4.0**2 / 3)
 
@@ -41,10 +41,10 @@ def test_loss_is_the_sum(site, packet):
         "covariance": covariance_term(z),
     }
     entropy = F.cross_entropy(logits, given["label"])
-    judged = classifier.judge(features, given)
-    torch.testing.assert_close(judged.loss, sum(regularity.values()) + 0.5 * entropy)
-    torch.testing.assert_close(judged.terms, {**regularity, "label": entropy})
-    torch.testing.assert_close(judged.logits, logits)
+    result = classifier.compute_loss(features, given)
+    torch.testing.assert_close(result.loss, sum(regularity.values()) + 0.5 * entropy)
+    torch.testing.assert_close(result.terms, {**regularity, "label": entropy})
+    torch.testing.assert_close(result.logits, logits)
 
 
 @pytest.mark.parametrize(

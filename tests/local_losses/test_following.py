@@ -49,8 +49,8 @@ def test_overlap_judges_what_the_next_unit_makes_of_the_features(site, packet):
     place, given, features = site((6, 4, 4)), packet(), torch.randn(8, 6, 4, 4)
     classifier = Overlap(Greedy()).classifier(place)
     assert isinstance(classifier, Follower)
-    expected = classifier.behind.judge(place.later[0].module(features), given)
-    torch.testing.assert_close(classifier.judge(features, given).loss, expected.loss)
+    expected = classifier.base.compute_loss(place.later[0].module(features), given)
+    torch.testing.assert_close(classifier.compute_loss(features, given).loss, expected.loss)
 
 
 def test_man_adds_a_learning_and_a_following_copy(site):
@@ -81,7 +81,7 @@ def test_a_refresh_of_an_exact_copy_and_of_an_average(site):
 def test_the_head_of_the_model_is_judged_by_its_own_logits(site):
     place = site((6, 4, 4))
     classifier = Overlap(DGL()).classifier(replace(place, later=place.later[1:]))
-    assert isinstance(classifier.behind, ModelOutput)
+    assert isinstance(classifier.base, ModelOutput)
     assert classifier(torch.randn(2, 6, 4, 4)).shape == (2, 4)
 
 
@@ -115,7 +115,7 @@ def initial(configured: Any, prefix: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("every, lag, source", [(1, 4, 2), (1, 1, 5), (2, 3, 2), (4, 2, 4), (3, 4, 0), (1, 7, 0)])
-def test_the_copy_is_the_neighbours_unit_after_its_last_refresh_step(configured, tmp_path, every, lag, source):
+def test_the_copy_is_the_neighbors_unit_after_its_last_refresh_step(configured, tmp_path, every, lag, source):
     overrides = ["local_loss=overlap", f"local_loss.every={every}", f"local_loss.lag={lag}"]
     after_6 = trained(configured, tmp_path, 6, *overrides)
     after_source = trained(configured, tmp_path, source, *overrides) if source else None

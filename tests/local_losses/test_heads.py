@@ -27,9 +27,9 @@ def test_a_head_gives_logits_and_learns(loss: Greedy | DGL, features: tuple[int,
     classifier = loss.classifier(site(features))
     x = torch.randn(4, *features, requires_grad=True)
     packet = Packet(Tag(Kind.TRAIN, 1, 4), {"label": torch.arange(4)})
-    judged = classifier.judge(x, packet)
-    assert judged.logits.shape == (4, 10)
-    judged.loss.backward()
+    result = classifier.compute_loss(x, packet)
+    assert result.logits.shape == (4, 10)
+    result.loss.backward()
     assert x.grad is not None and all(parameter.grad is not None for parameter in classifier.parameters())
 
 
@@ -49,9 +49,9 @@ def test_the_dgl_head_has_the_published_size() -> None:
 def test_cross_entropy_of_valid_samples_only() -> None:
     packet = Packet(Tag(Kind.TEST, 1, 2), {"label": torch.tensor([0, 1, 0])})
     logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)], [100.0, -100.0]])
-    judged = ModelOutput().judge(logits, packet)
-    assert judged.loss.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
-    assert len(judged.logits) == 2
+    result = ModelOutput().compute_loss(logits, packet)
+    assert result.loss.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+    assert len(result.logits) == 2
 
 
 def test_soft_labels_count_as_right_at_their_largest() -> None:

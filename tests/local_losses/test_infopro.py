@@ -50,12 +50,12 @@ def plain(classifier: InfoProClassifier) -> InfoProClassifier:
 def test_loss_is_the_weighted_sum_of_pixel_and_label_entropy(site, packet):
     classifier = plain(InfoPro([6, 1], [1, 2]).classifier(site((6,), 1)))
     given = packet(4)
-    judged = classifier.judge(torch.randn(4, 6), given)
+    result = classifier.compute_loss(torch.randn(4, 6), given)
     # A logit of 0 says 1/2 for every pixel, whose entropy is log 2 whatever the pixel; weights are halfway.
     log_sum = math.log(sum(math.exp(k) for k in range(4)))
     label_entropy = sum(log_sum - k for k in range(4)) / 4
-    assert judged.loss.item() == pytest.approx(3.5 * math.log(2) + 1.5 * label_entropy, rel=1e-5)
-    terms = {name: term.item() for name, term in judged.terms.items()}
+    assert result.loss.item() == pytest.approx(3.5 * math.log(2) + 1.5 * label_entropy, rel=1e-5)
+    terms = {name: term.item() for name, term in result.terms.items()}
     assert terms == pytest.approx({"reconstruction": math.log(2), "label": label_entropy}, rel=1e-5)
 
 
@@ -67,9 +67,9 @@ def test_pixels_count_on_a_scale_from_0_to_1(site, packet):
     given["image"].fill_(255)
     given["x"].fill_(-3.0)
     label = F.cross_entropy(torch.arange(4.0).expand(4, 4), given["label"]).item()
-    assert classifier.judge(torch.randn(4, 6), given).loss.item() == pytest.approx(label, abs=1e-5)
+    assert classifier.compute_loss(torch.randn(4, 6), given).loss.item() == pytest.approx(label, abs=1e-5)
     given["image"].fill_(0)
-    assert classifier.judge(torch.randn(4, 6), given).loss.item() == pytest.approx(label + 20, abs=1e-4)
+    assert classifier.compute_loss(torch.randn(4, 6), given).loss.item() == pytest.approx(label + 20, abs=1e-4)
 
 
 def test_input_is_reconstructed_by_squared_error(site, packet):
@@ -77,7 +77,7 @@ def test_input_is_reconstructed_by_squared_error(site, packet):
     given = packet(4, takes=(5,))
     given["x"].fill_(3.0)
     label = F.cross_entropy(torch.arange(4.0).expand(4, 4), given["label"]).item()
-    assert classifier.judge(torch.randn(4, 6), given).loss.item() == pytest.approx(2 * 9.0 + label, rel=1e-6)
+    assert classifier.compute_loss(torch.randn(4, 6), given).loss.item() == pytest.approx(2 * 9.0 + label, rel=1e-6)
 
 
 @pytest.mark.parametrize("contrast", [False, True])
@@ -85,7 +85,7 @@ def test_at_label_weight_0_the_early_exit_learns_without_training_the_block(site
     features = torch.randn(8, 6, 4, 4, requires_grad=True)
     classifier = InfoPro([1, 1], [0, 2], contrast=contrast).classifier(site((6, 4, 4), 0))
     given = packet()
-    classifier.judge(features, given).loss.backward()
+    classifier.compute_loss(features, given).loss.backward()
     assert classifier.last.weight.grad.abs().sum() > 0
     with_label = features.grad.clone()
     features.grad = None
@@ -97,7 +97,7 @@ def test_contrast_does_not_train_the_block_by_the_early_exit(site, packet):
     features = torch.randn(8, 6, 4, 4, requires_grad=True)
     classifier = InfoPro([0, 1], [1, 1], contrast=True).classifier(site((6, 4, 4), 0))
     nn.init.zeros_(classifier.term.embed.weight)
-    classifier.judge(features, packet()).loss.backward()
+    classifier.compute_loss(features, packet()).loss.backward()
     assert classifier.last.weight.grad.abs().sum() > 0
     assert features.grad.abs().sum() == 0
 

@@ -27,13 +27,13 @@ def test_products_of_samples_keep_their_precision_under_autocast(loss):
 
 
 def test_similarity_by_hand():
-    # Centred: (-1, 0, 1), (1, 0, -1), (-1, 2, -1); the third stands at right angles to the others.
+    # Centered: (-1, 0, 1), (1, 0, -1), (-1, 2, -1); the third stands at right angles to the others.
     x = torch.tensor([[0.0, 1.0, 2.0], [5.0, 4.0, 3.0], [0.0, 3.0, 0.0]])
     torch.testing.assert_close(similarity(x), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
 
 
 def test_similarity_loss_by_hand():
-    # One-hot labels of two classes are centred to (+-1/2, -+1/2): 1 within a class, -1 between.
+    # One-hot labels of two classes are centered to (+-1/2, -+1/2): 1 within a class, -1 between.
     x = torch.tensor([[0.0, 1.0, 2.0], [5.0, 4.0, 3.0]])
     assert similarity_loss(x, F.one_hot(torch.tensor([0, 1])).float()).item() == pytest.approx(0.0, abs=1e-12)
     assert similarity_loss(x, F.one_hot(torch.tensor([0, 0]), 2).float()).item() == pytest.approx(2.0)
@@ -64,9 +64,9 @@ def test_loss_against_a_reference(site, packet):
     wanted, found = (torch.corrcoef(rows) for rows in (torch.eye(4)[given["label"]], deviation))
     logits = features.flatten(1) @ classifier.predict.weight.T + classifier.predict.bias
     terms = {"prediction": F.cross_entropy(logits, given["label"]), "similarity": (wanted - found).square().mean()}
-    judged = classifier.judge(features, given)
-    torch.testing.assert_close(judged.loss, 0.3 * terms["prediction"] + 0.7 * terms["similarity"])
-    torch.testing.assert_close(judged.terms, terms)
+    result = classifier.compute_loss(features, given)
+    torch.testing.assert_close(result.loss, 0.3 * terms["prediction"] + 0.7 * terms["similarity"])
+    torch.testing.assert_close(result.terms, terms)
 
 
 def test_linear_classifier_starts_at_0(site):
@@ -84,7 +84,7 @@ def test_pooling_halves_until_few_enough_are_left(features, limit, size):
     assert found == size
 
 
-@pytest.mark.parametrize("arguments, message", [((1.5,), "share=1.5 must lie between 0 and 1"), ((0.5, 0), "limit=0")])
+@pytest.mark.parametrize("arguments, message", [((1.5,), "beta=1.5 must lie between 0 and 1"), ((0.5, 0), "limit=0")])
 def test_wrong_settings(arguments, message):
     with pytest.raises(SettingError, match=message):
         PredSim(*arguments)

@@ -202,7 +202,7 @@ def test_nested_is_the_inverse_of_units_of():
         ({"name": None}, "model.name=None is no classification model"),
         ({"name": "fcn_resnet50"}, "model.name=fcn_resnet50 is no classification model"),
         ({"name": "resnet18", "weights": "BEST"}, "model.weights=BEST is unknown for resnet18; .* IMAGENET1K_V1"),
-        ({"name": "resnet18", "options": {"colour": 1}}, "model.options do not fit torchvision's resnet18"),
+        ({"name": "resnet18", "options": {"color": 1}}, "model.options do not fit torchvision's resnet18"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

@@ -81,7 +81,7 @@ def test_a_partition_counts_every_parameter_once(network: Network) -> None:
         ([2, 2], 1, [0, 0]),
     ],
 )
-def test_neighbouring_blocks_share_a_rank(seconds: list[float], ranks: int, owners: list[int]) -> None:
+def test_neighboring_blocks_share_a_rank(seconds: list[float], ranks: int, owners: list[int]) -> None:
     assert place(seconds, ranks) == owners
 
 

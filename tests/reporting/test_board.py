@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from trainer.partition.cost import Costs
 from trainer.partition.partition import BlockPlan, Partition
-from trainer.reporting.board import Board, summarise
+from trainer.reporting.board import Board, summarize
 from trainer.reporting.records import Record, RunFacts
 from trainer.transport.control import Control
 
@@ -130,7 +130,7 @@ def test_warnings_name_their_rank() -> None:
 def test_the_summary_by_hand() -> None:
     _, (first,) = collected((1, epoch_part(1, 1.0, 0.5)), (0, epoch_part(0, 1.5, 0.9)))
     _, (second,) = collected((1, epoch_part(1, 1.0, 0.25)), (0, epoch_part(0, 1.9, 0.9)))
-    summary = summarise([first, second], facts(), left_out_steps=5)
+    summary = summarize([first, second], facts(), left_out_steps=5)
     assert (summary["best_test_accuracy"], summary["test_accuracy"]) == (0.5, 0.25)
     assert summary["exit_accuracies"] == [0.9, 0.25]
     assert summary["images_per_second"] == 10 * 8 / 4.0
@@ -141,7 +141,7 @@ def test_the_summary_by_hand() -> None:
 
 def test_no_efficiency_is_claimed_where_ranks_share_cores() -> None:
     _, (record,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
-    assert summarise([record], facts(note="shared"), 5)["pipeline_efficiency"] is None
+    assert summarize([record], facts(note="shared"), 5)["pipeline_efficiency"] is None
 
 
 @pytest.mark.parametrize(("count", "images"), [(0, "test"), (5000, "validation")])
@@ -149,4 +149,4 @@ def test_the_summary_says_which_images_it_was_tested_on(count: int, images: str)
     _, (epoch,) = collected((1, epoch_part(1, 1.0)), (0, epoch_part(0, 1.5)))
     run = facts()
     run.config["dataset"] = {"validation": count}
-    assert summarise([epoch], run, left_out_steps=5)["tested_on"] == images
+    assert summarize([epoch], run, left_out_steps=5)["tested_on"] == images

@@ -7,7 +7,7 @@ import pytest
 
 from tests.reporting.test_board import epoch_part, facts, sums
 from trainer.reporting.console import Console, EpochTable, partition_table, summary_lines
-from trainer.reporting.board import _epoch, summarise
+from trainer.reporting.board import _epoch, summarize
 from trainer.reporting.records import Record
 from trainer.reporting.tables import exit_lines, mebibytes, table
 
@@ -36,7 +36,7 @@ def test_accuracies_say_on_which_images(held_out: int, images: str) -> None:
     run = facts()
     run.config["dataset"] = {"validation": held_out}
     assert f" {images} accuracy %" in EpochTable(run).header()[0]
-    record = summarise([epoch_record(2)], run, left_out_steps=5)
+    record = summarize([epoch_record(2)], run, left_out_steps=5)
     assert summary_lines(record, run)[0] == f"{images} accuracy of"
 
 

@@ -11,7 +11,7 @@ from tests.reporting.test_board import Recorder, facts
 from trainer.clock import Clock
 from trainer.learner import Learner
 from trainer.meter import Meter
-from trainer.reporting.board import Board, summarise
+from trainer.reporting.board import Board, summarize
 from trainer.reporting.measure import LEFT_OUT_STEPS, Measure
 from trainer.reporting.records import Record
 from trainer.reporting.reporter import Reporter
@@ -56,7 +56,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, done: int, epochs: list[int]) -> t
 def test_speed_and_busy_time_by_hand(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
     images, step_seconds = 8, COMPUTES + WAITS + READS
     steps, epochs = measured(monkeypatch, done, [12, 4])
-    summary = summarise(epochs, facts((0,)), LEFT_OUT_STEPS)
+    summary = summarize(epochs, facts((0,)), LEFT_OUT_STEPS)
     assert [record["step"] for record in steps] == [n for n in range(done + 1, done + 17) if n % 3 == 0]
     assert {record["images_per_second"] for record in steps} == {images / step_seconds}
     assert {record["blocks"][0]["busy"] for record in steps} == {round(COMPUTES / step_seconds, 4)}

@@ -39,7 +39,7 @@ def test_every_message_arrives_whole_and_in_order(size: int, on_ranks: OnRanks) 
     assert on_ranks(2, work) == [[True] * 15, []]
 
 
-def test_neighbours_have_a_way_of_their_own_and_blocks_of_one_rank_another(on_ranks: OnRanks) -> None:
+def test_neighbors_have_a_way_of_their_own_and_blocks_of_one_rank_another(on_ranks: OnRanks) -> None:
     def work(rank: Rank) -> list[float]:
         owners = [0, 1, 1, 2]
         channels = Channels(rank, owners)

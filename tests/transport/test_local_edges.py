@@ -7,7 +7,7 @@ import torch
 
 from trainer.clock import Clock
 from trainer.errors import PacketError, PeerError
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 from trainer.packet import OPEN_END, Field, Kind, Layout, Packet, Tag, header
 from trainer.plan import Plan
 from trainer.transport.edges import EndSink, LocalEdge
@@ -138,7 +138,7 @@ def test_a_packet_asked_for_out_of_turn_is_noticed() -> None:
         list(source.packets([Tag(Kind.TRAIN, 2, 2)]))
 
 
-class Stuck(Moment):
+class Stuck(DeviceEvent):
     """A moment that a device does not get to, because NCCL waits for another rank."""
 
     def passed(self) -> bool:
@@ -150,11 +150,11 @@ def test_a_device_that_waits_for_a_peer_for_too_long_names_it(monkeypatch: pytes
     sent(wire, [packet(step) for step in range(1, 11)], depth=10)
     source = RemoteSource([Receiving(wire, "0"), Receiving(wire, "1")], LAYOUT, plan, CLOCK, 3, SECONDS)
     sink = RemoteSink([Sending(wire, "0")], LAYOUT, CLOCK, 5, SECONDS)
-    monkeypatch.setattr("trainer.hostcopy.Moment", Stuck)
+    monkeypatch.setattr("trainer.hostcopy.DeviceEvent", Stuck)
     with pytest.raises(PeerError, match="rank 3 .* while this rank waited for packet 1$"):
         list(source.packets(plan.all_tags()))
     assert wire.messages[0][8] == RUN_AHEAD + 2  # the step of the packet that the host did not go on to
-    monkeypatch.setattr("trainer.transport.remote.Moment", Stuck)
+    monkeypatch.setattr("trainer.transport.remote.DeviceEvent", Stuck)
     with pytest.raises(PeerError, match="rank 5 .* while this rank waited for the last packets to be taken$"):
         sink.close()
     with pytest.raises(PeerError, match="rank 5 .* while this rank waited for room for packet 1$"):

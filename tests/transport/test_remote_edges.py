@@ -15,7 +15,7 @@ from trainer.clock import Clock
 from trainer.data.images import DataSpec, Images, Split
 from trainer.data.source import ImageSource, data_fields
 from trainer.ending import EndByHeaders
-from trainer.hostcopy import HostCopy, Moment
+from trainer.hostcopy import HostCopy, DeviceEvent
 from trainer.packet import Layout
 from trainer.plan import Plan
 from trainer.rank import Rank
@@ -68,7 +68,7 @@ def test_ranks_find_out_whether_they_share_a_gpu(
     assert on_ranks(2, lambda rank: rank.staged) == [shared, shared]
 
 
-class SlowEveryOther(Moment):
+class SlowEveryOther(DeviceEvent):
     """The end of a copy to the host, which is noticed late for every other packet."""
 
     count = itertools.count()
@@ -81,7 +81,7 @@ class SlowEveryOther(Moment):
 def test_every_rank_gets_all_packets_in_order(
     staged: bool, on_ranks: OnRanks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.transport.slots.Moment", SlowEveryOther)
+    monkeypatch.setattr("trainer.transport.slots.DeviceEvent", SlowEveryOther)
     first, *others = on_ranks(3, lambda rank: steps_done(replace(rank, staged=staged)))
     assert len(first) == 404 and others == [first] * 2
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 
 
 class Snapshot:
@@ -13,7 +13,7 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
-        self._copied: Moment | None = None
+        self._copied: DeviceEvent | None = None
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy ``tensors``; on CUDA the copies are queued behind the work so far. The copies are what they were at
@@ -28,7 +28,7 @@ class Snapshot:
             device = tensor.device if tensor.is_cuda else device
         for name in self._buffers.keys() - tensors.keys():
             del self._buffers[name]
-        self._copied = Moment(device)
+        self._copied = DeviceEvent(device)
 
     def wait(self) -> dict[str, Tensor]:
         """The copies, once they are there; valid until the next ``take``."""

@@ -4,7 +4,7 @@
 ``<parameter or buffer>``            weights, as in ``model.safetensors``
 ``optimizer.<parameter>.<state>``    what the optimizer keeps for a parameter, such as ``exp_avg``
 ``gradient.<parameter>``             what steps have left for a later one, where gradients are accumulated
-``published.<unit>.<step>.<name>``   weights that a neighbour has not yet applied
+``published.<unit>.<step>.<name>``   weights that a neighbor has not yet applied
 ``meter.<cut>.<replica>.<term>...``  sums of the epoch's loss, accuracy and terms, of the block up to the cut
 ===================================  =================================================================
 """

@@ -109,7 +109,7 @@ class SVHN(Published):
 
 
 class STL10(Published):
-    """The labelled images of STL-10: 5,000 and 8,000 of 96x96 in 10 classes (Coates et al. 2011)."""
+    """The labeled images of STL-10: 5,000 and 8,000 of 96x96 in 10 classes (Coates et al. 2011)."""
 
     name = "stl10"
     files = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz there as it is"
@@ -121,7 +121,7 @@ class STL10(Published):
 
 
 class FashionMNIST(Published):
-    """Zalando's articles: 60,000 and 10,000 grey images of 28x28 in 10 classes (Xiao et al., arXiv 1708.07747)."""
+    """Zalando's articles: 60,000 and 10,000 gray images of 28x28 in 10 classes (Xiao et al., arXiv 1708.07747)."""
 
     name = "fashion_mnist"
     files = (
@@ -131,7 +131,7 @@ class FashionMNIST(Published):
     )
 
     def __init__(self, root: str = "data", download: bool = True, channels: int = 1) -> None:
-        """With ``channels`` 3 the grey images come as color ones, for models that want those."""
+        """With ``channels`` 3 the gray images come as color ones, for models that want those."""
         super().__init__(root, download)
         if channels not in (1, 3):
             raise SettingError(f"dataset.channels={channels} must be 1 or 3")

@@ -76,7 +76,7 @@ def _owners(job: Job) -> list[int]:
 
 
 def _exchanges(block: Block, job: Job, channels: Channels) -> list[Exchange]:
-    """The weights that a block exchanges with its neighbours where the local loss follows the next block's first unit:
+    """The weights that a block exchanges with its neighbors where the local loss follows the next block's first unit:
     it publishes its own first unit for the block before it, and follows that of the block after it."""
     refresh = job.network.local_loss.refresh
     assert refresh is not None

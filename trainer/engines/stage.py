@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainer.block import Block
 from trainer.hostcopy import HostCopy
 from trainer.learner import Learner, Output
-from trainer.local_losses.base import Judged, ModelOutput
+from trainer.local_losses.base import LossOutput, ModelOutput
 from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Kind, Packet, Tag
@@ -79,7 +79,7 @@ def _dense(features: Tensor, field: Field) -> Tensor:
 
 
 def sent_like(field: Field, images: int) -> Tensor:
-    """A tensor on the meta device that is like what crosses for so many images behind a block with output ``field``."""
+    """A tensor on the meta device that is like what crosses for so many images after a block with output ``field``."""
     shape = torch.Size((images, *field.shape[1:]))
     if len(shape) == 4:
         shape = torch.Size((shape[0], shape[2], shape[3], shape[1]))
@@ -113,7 +113,7 @@ class Pipelined(Learner):
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """The mean loss of a micro-batch, ``(n, classes)`` and its labels."""
         tag = Tag(Kind.TRAIN, 0, len(logits))
-        return self._head.judge(logits, Packet(tag, {"label": label})).loss
+        return self._head.compute_loss(logits, Packet(tag, {"label": label})).loss
 
     def train(self) -> None:
         """Prepare for training steps."""
@@ -138,7 +138,7 @@ class Pipelined(Learner):
         self.update.apply()
         if self.has_loss:
             loss = torch.stack([loss.detach() for loss in losses]).mean()
-            self.meter.add(Judged(loss, logits), output["label"])
+            self.meter.add(LossOutput(loss, logits), output["label"])
             self._watch.add(loss, output.tag.step)
 
     @torch.no_grad()
@@ -151,7 +151,7 @@ class Pipelined(Learner):
             self._relay.take(block.index, x)
         if self.has_loss:
             assert x is not None
-            self.meter.add(self._head.judge(x, output), output["label"])
+            self.meter.add(self._head.compute_loss(x, output), output["label"])
 
     def check_losses(self) -> None:
         """As of a block. Raises ``NonFiniteLossError``."""

@@ -15,20 +15,20 @@ from trainer.models.heads import linear_head
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the model behind the cut: a unit with a weight matrix, and the units without one that follow it,
+    """One layer of the model after the cut: a unit with a weight matrix, and the units without one that follow it,
     such as an activation or a pooling."""
 
     units: tuple[LaterUnit, ...]
 
     @property
-    def takes(self) -> tuple[int, ...]:
+    def in_shape(self) -> tuple[int, ...]:
         """Shape of one sample of its input."""
-        return self.units[0].takes
+        return self.units[0].in_shape
 
     @property
-    def gives(self) -> tuple[int, ...]:
+    def out_shape(self) -> tuple[int, ...]:
         """Shape of one sample of its output."""
-        return self.units[-1].gives
+        return self.units[-1].out_shape
 
     def fresh(self) -> nn.Module:
         """A copy with initial weights of its own."""
@@ -36,10 +36,10 @@ class Layer:
 
 
 def later_layers(site: Site) -> list[Layer]:
-    """The layers behind a cut, up to where features become another kind (the head, which makes vectors of maps)."""
+    """The layers after a cut, up to where features become another kind (the head, which makes vectors of maps)."""
     kind = len(site.features)
     groups: list[list[LaterUnit]] = []
-    for unit in takewhile(lambda unit: len(unit.gives) == kind, site.later[:-1]):
+    for unit in takewhile(lambda unit: len(unit.out_shape) == kind, site.later[:-1]):
         if any(parameter.dim() > 1 for parameter in unit.module.parameters()):
             groups.append([])
         if groups:
@@ -94,16 +94,17 @@ def copied_layers(site: Site, depth: int) -> tuple[list[nn.Module], tuple[int, .
     shape = site.features
     for index in uniform_picks(len(layers), depth):
         picked = layers[index]
-        if picked.takes != shape:
-            picked = next((layer for layer in layers if (layer.takes, layer.gives) == (shape, picked.gives)), picked)
-        fits = picked.takes == shape
-        modules.append(picked.fresh() if fits else nn.Sequential(adapter(shape, picked.takes), picked.fresh()))
-        shape = picked.gives
+        if picked.in_shape != shape:
+            shapes = (shape, picked.out_shape)
+            picked = next((layer for layer in layers if (layer.in_shape, layer.out_shape) == shapes), picked)
+        fits = picked.in_shape == shape
+        modules.append(picked.fresh() if fits else nn.Sequential(adapter(shape, picked.in_shape), picked.fresh()))
+        shape = picked.out_shape
     return modules, shape
 
 
-def classifier_behind(features: tuple[int, ...], num_classes: int, depth: int) -> nn.Module:
-    """The linear classifier behind so many copied layers; shallow heads of maps have a batch norm in it."""
+def classifier_after(features: tuple[int, ...], num_classes: int, depth: int) -> nn.Module:
+    """The linear classifier after so many copied layers; shallow heads of maps have a batch norm in it."""
     match features:
         case (channels, _, _) if depth <= 1:
             return nn.Sequential(
@@ -126,4 +127,4 @@ class AugLocal(LocalLoss):
     def classifier(self, site: Site) -> LocalClassifier:
         """A head for maps, tokens or vectors; only a linear one where no layer follows the cut."""
         modules, shape = copied_layers(site, pyramidal_depth(self._depth, self._taper, site.depth))
-        return HeadClassifier(nn.Sequential(*modules, classifier_behind(shape, site.num_classes, len(modules))))
+        return HeadClassifier(nn.Sequential(*modules, classifier_after(shape, site.num_classes, len(modules))))

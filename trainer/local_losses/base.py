@@ -1,4 +1,4 @@
-"""What a local loss is: a factory of local classifiers, which know how to judge a block's output."""
+"""What a local loss is: a factory of local classifiers, which compute the loss of a block's output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from trainer.packet import Packet
 
 @dataclass(frozen=True)
 class LaterUnit:
-    """A unit of the model behind a cut, as it was before training: to be copied, never to be trained or changed.
+    """A unit of the model after a cut, as it was before training: to be copied, never to be trained or changed.
 
     Attributes:
         name: the unit's name.
         module: the unit itself, on the CPU with its initial weights.
-        takes: shape of one sample of its input.
-        gives: shape of one sample of its output.
+        in_shape: shape of one sample of its input.
+        out_shape: shape of one sample of its output.
     """
 
     name: str
     module: nn.Module
-    takes: tuple[int, ...]
-    gives: tuple[int, ...]
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Site:
         features: shape of one sample's features there, ``(C, H, W)``, ``(T, D)`` or ``(D,)``.
         num_classes: size of the logits.
         image_shape: ``(C, H, W)`` of one image.
-        takes: shape of one sample of the block's input, which in the first block is an image.
-        later: every unit of the model behind the cut, in order; the last is the model's head.
+        in_shape: shape of one sample of the block's input, which in the first block is an image.
+        later: every unit of the model after the cut, in order; the last is the model's head.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Site:
     features: tuple[int, ...]
     num_classes: int
     image_shape: tuple[int, int, int]
-    takes: tuple[int, ...]
+    in_shape: tuple[int, ...]
     later: tuple[LaterUnit, ...]
 
     @property
@@ -59,7 +59,7 @@ class Site:
         return self.index / (self.cuts - 1) if self.cuts > 1 else 0.5
 
 
-class Judged(NamedTuple):
+class LossOutput(NamedTuple):
     """A block's output as its local classifier sees it: the scalar ``loss``, the ``logits``, ``(N, classes)``, and for
     people the ``terms`` that the loss is made of, scalars without their weights."""
 
@@ -67,18 +67,18 @@ class Judged(NamedTuple):
     logits: Tensor
     terms: Mapping[str, Tensor] = MappingProxyType({})
 
-    def detach(self) -> "Judged":
+    def detach(self) -> "LossOutput":
         """The same without a graph."""
         terms = {name: term.detach() for name, term in self.terms.items()}
-        return Judged(self.loss.detach(), self.logits.detach(), terms)
+        return LossOutput(self.loss.detach(), self.logits.detach(), terms)
 
 
 class LocalClassifier(nn.Module):
-    """The auxiliary head of one block. ``forward`` gives logits, an early exit of the network; ``judge`` gives the
-    local loss as well, by default the cross-entropy of those logits.
+    """The auxiliary head of one block. ``forward`` gives logits, an early exit of the network; ``compute_loss`` gives
+    the local loss as well, by default the cross-entropy of those logits.
 
     Attributes:
-        terms: names of the terms that ``judge`` gives each time, if the loss has several.
+        terms: names of the terms that ``compute_loss`` gives each time, if the loss has several.
     """
 
     terms: tuple[str, ...] = ()
@@ -92,12 +92,12 @@ class LocalClassifier(nn.Module):
         begins with given weights, so do these."""
         return {}
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """The loss of features ``(N, ...)`` that the block made of ``packet``, whose ``x`` is the block's input; the
         mean over the packet's valid samples."""
         count = packet.tag.count
         logits = self(features)[:count]
-        return Judged(F.cross_entropy(logits.float(), packet["label"][:count]), logits)
+        return LossOutput(F.cross_entropy(logits.float(), packet["label"][:count]), logits)
 
 
 class ModelOutput(LocalClassifier):
@@ -134,7 +134,7 @@ class Refresh:
     lag: int
 
     def steps(self, after: int, last: int) -> range:
-        """The refresh steps behind step ``after`` up to step ``last``."""
+        """The refresh steps after step ``after`` up to step ``last``."""
         return range((max(0, after) // self.every + 1) * self.every, last + 1, self.every)
 
 
@@ -165,9 +165,9 @@ class NoLocalLoss(LocalLoss):
 class NoClassifier(LocalClassifier):
     """The classifier of a block that has none."""
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """A loss of nothing, at no cost."""
-        return Judged(features.new_zeros(()), features.new_zeros(0))
+        return LossOutput(features.new_zeros(()), features.new_zeros(0))
 
 
 def probabilities(label: Tensor, num_classes: int) -> Tensor:

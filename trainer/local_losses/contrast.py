@@ -14,7 +14,7 @@ def supervised_contrast(embedding: Tensor, target: Tensor, temperature: float = 
     others, the mean over the samples that are not alone in their class (0 where all are).
 
     Args:
-        embedding: ``(N, D)``, normalised here to length 1.
+        embedding: ``(N, D)``, normalized here to length 1.
         target: class probabilities ``(N, classes)``; the class of a sample is the likeliest.
         temperature: divides the cosine similarities.
     """

@@ -24,7 +24,7 @@ def trainable_copy(unit: M) -> M:
 def fresh_copy(unit: M) -> M:
     """A copy with initial weights of its own: those of ``unit`` in a random order, drawn from torch's global generator.
     Initial weights are independent draws of one distribution in each tensor, so the order makes them new ones of the
-    same distribution, whatever the model's way of initialisation."""
+    same distribution, whatever the model's way of initialization."""
     copied = trainable_copy(unit)
     with torch.no_grad():
         for parameter in copied.parameters():
@@ -35,7 +35,7 @@ def fresh_copy(unit: M) -> M:
 
 def frozen_copy(unit: M) -> M:
     """A copy that no optimizer and no forward changes: its parameters need no gradient, though one flows through, and
-    its batch norms normalise by the batch in training but leave their running statistics to whoever sets them."""
+    its batch norms normalize by the batch in training but leave their running statistics to whoever sets them."""
     copied = trainable_copy(unit).requires_grad_(False)
     for module in copied.modules():
         if isinstance(module, _NormBase):

@@ -1,4 +1,4 @@
-"""Decoupled information regularisation (DeInfoReg, arXiv 2506.18193): variance, invariance and covariance of a
+"""Decoupled information regularization (DeInfoReg, arXiv 2506.18193): variance, invariance and covariance of a
 projection of the features, with a small cross-entropy."""
 
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.errors import at_least
-from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
+from trainer.local_losses.base import LossOutput, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool
 from trainer.local_losses.similarity import gram, similarity_loss
 from trainer.packet import Packet
@@ -24,8 +24,8 @@ def variance_term(z: Tensor) -> Tensor:
 
 def covariance_term(z: Tensor) -> Tensor:
     """The sum of the squared covariances of different columns of ``z`` ``(N, D)``, over D."""
-    centred = z - z.mean(0)
-    covariance = gram(centred.T) / max(len(z) - 1, 1)
+    centered = z - z.mean(0)
+    covariance = gram(centered.T) / max(len(z) - 1, 1)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 
@@ -59,7 +59,7 @@ class DeInfoRegClassifier(LocalClassifier):
         logits: Tensor = self.classify(self.project(features))
         return logits
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """The three terms and the cross-entropy."""
         count = packet.tag.count
         projected = self.project(features[:count])
@@ -73,7 +73,7 @@ class DeInfoRegClassifier(LocalClassifier):
             "label": F.cross_entropy(logits.float(), label),
         }
         regularity = terms["variance"] + terms["invariance"] + terms["covariance"]
-        return Judged(regularity + self.label_weight * terms["label"], logits, terms)
+        return LossOutput(regularity + self.label_weight * terms["label"], logits, terms)
 
 
 class DeInfoReg(LocalLoss):

@@ -9,7 +9,7 @@ from trainer.local_losses.pooling import MeanTokens, PoolMap, Windows
 
 class MapHead(nn.Sequential):
     """Pool to a quarter of the resolution, 1x1 convolutions, pool to 2x2, perceptron: ``(N, C, H, W)`` to
-    ``(N, classes)``; batch norm and ReLU behind every layer but the last."""
+    ``(N, classes)``; batch norm and ReLU after every layer but the last."""
 
     def __init__(
         self, features: tuple[int, int, int], num_classes: int, pointwise_layers: int, hidden_layers: int

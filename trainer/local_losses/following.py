@@ -12,27 +12,27 @@ from torch import Tensor
 
 from trainer.errors import SettingError, at_least
 from trainer.hostcopy import to_device
-from trainer.local_losses.base import Judged, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
+from trainer.local_losses.base import LossOutput, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
 from trainer.local_losses.copies import frozen_copy
 from trainer.packet import Packet
 
 
 class Follower(LocalClassifier):
-    """A local classifier behind a copy of the next block's first unit, ``next``."""
+    """A local classifier after a copy of the next block's first unit, ``next``."""
 
-    def __init__(self, unit: LaterUnit, behind: LocalClassifier, keep: float) -> None:
+    def __init__(self, unit: LaterUnit, base: LocalClassifier, keep: float) -> None:
         """Starts from the unit's initial weights.
 
         Args:
             unit: the next block's first unit.
-            behind: the classifier of what the unit gives.
+            base: the classifier of what the unit gives.
             keep: the share of the copy's own weights that outlasts a refresh: 0 for an exact copy.
         """
         super().__init__()
         self.unit_name = unit.name
         self.next = frozen_copy(unit.module)
-        self.behind = behind
-        self.terms = behind.terms
+        self.base = base
+        self.terms = base.terms
         self.keep = keep
 
     def beyond(self, features: Tensor) -> Tensor:
@@ -42,12 +42,12 @@ class Follower(LocalClassifier):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(N, ...)`` to logits ``(N, classes)``."""
-        logits: Tensor = self.behind(self.beyond(features))
+        logits: Tensor = self.base(self.beyond(features))
         return logits
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
-        """What the classifier behind the copy says."""
-        return self.behind.judge(self.beyond(features), packet)
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
+        """What the classifier after the copy says."""
+        return self.base.compute_loss(self.beyond(features), packet)
 
     def copied_units(self) -> dict[str, str]:
         """The copy of the unit."""
@@ -65,15 +65,15 @@ class Follower(LocalClassifier):
 
 
 class Following(LocalLoss):
-    """A method whose classifiers follow the next block's first unit, with another local loss behind it."""
+    """A method whose classifiers follow the next block's first unit, with another local loss after it."""
 
     def __init__(self, base: LocalLoss, every: int, lag: int) -> None:
         """Any lag from 1 on is safe: block k waits in step t for block k + 1 to finish step t - lag, and has sent all
         that takes. A lag below the packets that send queue and receive slots hold (4 by default) only keeps
-        neighbours closer together than these would.
+        neighbors closer together than these would.
 
         Args:
-            base: the local loss behind the copy.
+            base: the local loss after the copy.
             every: the copy is refreshed by the weights after each so many steps.
             lag: by weights that are at least so many steps old.
 
@@ -95,11 +95,11 @@ class Following(LocalLoss):
         self.refresh = Refresh(every, lag)
 
     def classifier(self, site: Site) -> LocalClassifier:
-        """A follower of the unit behind the cut. Where that is the model's head, its logits are judged as they are."""
+        """A follower of the unit after the cut. Where that is the model's head, its logits are taken as they are."""
         unit, *later = site.later
-        behind = replace(site, features=unit.gives, later=tuple(later))
-        return self.follower(unit, self._base.classifier(behind) if later else ModelOutput())
+        beyond = replace(site, features=unit.out_shape, later=tuple(later))
+        return self.follower(unit, self._base.classifier(beyond) if later else ModelOutput())
 
-    def follower(self, unit: LaterUnit, behind: LocalClassifier) -> Follower:
+    def follower(self, unit: LaterUnit, base: LocalClassifier) -> Follower:
         """The method's own kind of follower."""
         raise NotImplementedError

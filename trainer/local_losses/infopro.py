@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
-from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
+from trainer.local_losses.base import LossOutput, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.contrast import supervised_contrast
 from trainer.local_losses.decoders import decoder
 from trainer.local_losses.pooling import MeanTokens, unknown_features
@@ -23,7 +23,7 @@ def trunk(site: Site, hidden: int) -> nn.Sequential:
     which doubles the width at half the resolution unless the model has no wider maps; tokens through a linear layer."""
     match site.features:
         case (channels, _, _):
-            widest = max([unit.gives[0] for unit in site.later if len(unit.gives) == 3], default=channels)
+            widest = max([unit.out_shape[0] for unit in site.later if len(unit.out_shape) == 3], default=channels)
             out = max(channels, min(2 * channels, widest))
             layers: list[nn.Module] = [
                 nn.Conv2d(channels, out, 3, 2 if out > channels else 1, 1, bias=False),
@@ -73,7 +73,7 @@ class InfoProClassifier(LocalClassifier):
         self.trunk = trunk(site, hidden)
         self.last = nn.Linear(hidden, site.num_classes)
         self.term = ContrastTerm(hidden) if contrast else LabelTerm()
-        target = site.image_shape if self.from_image else site.takes
+        target = site.image_shape if self.from_image else site.in_shape
         self.decoder = decoder(site.features, target) if self.reconstruction_weight else None
         self.terms = ("label", *(["exit"] if contrast else []), *(["reconstruction"] if self.decoder else []))
         if self.decoder is not None and self.from_image:
@@ -84,7 +84,7 @@ class InfoProClassifier(LocalClassifier):
         logits: Tensor = self.last(self.trunk(features))
         return logits
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """Weighted reconstruction and label terms."""
         count = packet.tag.count
         features = features[:count]
@@ -101,7 +101,7 @@ class InfoProClassifier(LocalClassifier):
         if self.decoder is not None:
             terms["reconstruction"] = self._reconstruction(features, packet, count)
             loss = loss + self.reconstruction_weight * terms["reconstruction"]
-        return Judged(loss, logits, terms)
+        return LossOutput(loss, logits, terms)
 
     def _reconstruction(self, features: Tensor, packet: Packet, count: int) -> Tensor:
         """Binary cross-entropy against the image's pixels in 0..1, or squared error against the block's input."""

@@ -1,4 +1,4 @@
-"""Momentum auxiliary network (Su et al., arXiv 2407.05623; MAN++, arXiv 2507.16279): the local classifier stands behind
+"""Momentum auxiliary network (Su et al., arXiv 2407.05623; MAN++, arXiv 2507.16279): the local classifier stands after
 the next block's first unit, twice: as a moving average of the real one, and as a copy that learns."""
 
 import torch
@@ -13,8 +13,8 @@ from trainer.local_losses.following import Follower, Following
 class MomentumFollower(Follower):
     """``s * learned(h) + (2 - s) * average(h)``, with s = 1 or, in MAN++, learned from 1."""
 
-    def __init__(self, unit: LaterUnit, behind: LocalClassifier, keep: float, learn_scale: bool) -> None:
-        super().__init__(unit, behind, keep)
+    def __init__(self, unit: LaterUnit, base: LocalClassifier, keep: float, learn_scale: bool) -> None:
+        super().__init__(unit, base, keep)
         self.learned = trainable_copy(unit.module)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=learn_scale)
 
@@ -29,7 +29,7 @@ class MomentumFollower(Follower):
 
 
 class MAN(Following):
-    """Another local loss behind a moving average of the next block's first unit and a trainable copy of it."""
+    """Another local loss after a moving average of the next block's first unit and a trainable copy of it."""
 
     def __init__(
         self, base: LocalLoss, every: int = 1, lag: int = 4, momentum: float = 0.995, learn_scale: bool = False
@@ -41,6 +41,6 @@ class MAN(Following):
             raise SettingError(f"local_loss.momentum={momentum} must be at least 0 and below 1")
         self._keep, self._learn_scale = momentum**every, learn_scale
 
-    def follower(self, unit: LaterUnit, behind: LocalClassifier) -> Follower:
+    def follower(self, unit: LaterUnit, base: LocalClassifier) -> Follower:
         """A follower with a trainable copy beside the average."""
-        return MomentumFollower(unit, behind, self._keep, self._learn_scale)
+        return MomentumFollower(unit, base, self._keep, self._learn_scale)

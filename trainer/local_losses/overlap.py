@@ -6,12 +6,12 @@ from trainer.local_losses.following import Follower, Following
 
 
 class Overlap(Following):
-    """Another local loss behind a copy of the next block's first unit, exact but for its lag."""
+    """Another local loss after a copy of the next block's first unit, exact but for its lag."""
 
     def __init__(self, base: LocalLoss, every: int = 1, lag: int = 4) -> None:
         """See ``Following``."""
         super().__init__(base, every, lag)
 
-    def follower(self, unit: LaterUnit, behind: LocalClassifier) -> Follower:
+    def follower(self, unit: LaterUnit, base: LocalClassifier) -> Follower:
         """A follower that keeps nothing of its own."""
-        return Follower(unit, behind, keep=0.0)
+        return Follower(unit, base, keep=0.0)

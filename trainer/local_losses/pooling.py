@@ -12,7 +12,7 @@ from trainer.errors import SettingError
 
 
 class Windows(nn.Module):
-    """Average windows of neighbouring rows: ``(..., takes, D)`` to ``(..., gives, D)``. They are those of torch's
+    """Average windows of neighboring rows: ``(..., takes, D)`` to ``(..., gives, D)``. They are those of torch's
     adaptive pooling: as many as asked for, of sizes that differ by one at most, overlapping where it does not come out
     even."""
 
@@ -57,7 +57,7 @@ class MeanTokens(nn.Module):
 
 
 def flat_pool(features: tuple[int, ...], limit: int) -> tuple[nn.Module, int]:
-    """A module that averages neighbouring places, by halving height and width (or the number of tokens) in turn, until
+    """A module that averages neighboring places, by halving height and width (or the number of tokens) in turn, until
     no more than ``limit`` numbers a sample are left or there is one place, and flattens them; and how many those are.
     Vectors stay as they are."""
     match features:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
-from trainer.local_losses.base import Judged, LocalClassifier, LocalLoss, Site, probabilities
+from trainer.local_losses.base import LossOutput, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool, unknown_features
 from trainer.local_losses.similarity import similarity_loss
 from trainer.packet import Packet
@@ -39,9 +39,9 @@ class PredSimClassifier(LocalClassifier):
 
     terms = ("prediction", "similarity")
 
-    def __init__(self, site: Site, share: float, limit: int) -> None:
+    def __init__(self, site: Site, beta: float, limit: int) -> None:
         super().__init__()
-        self.share = share
+        self.beta = beta
         self.pool, size = flat_pool(site.features, limit)
         self.predict = nn.Linear(size, site.num_classes)
         nn.init.zeros_(self.predict.weight)
@@ -52,7 +52,7 @@ class PredSimClassifier(LocalClassifier):
         logits: Tensor = self.predict(self.pool(features))
         return logits
 
-    def judge(self, features: Tensor, packet: Packet) -> Judged:
+    def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """Cross-entropy and similarity matching."""
         count = packet.tag.count
         features = features[:count]
@@ -60,21 +60,21 @@ class PredSimClassifier(LocalClassifier):
         label = probabilities(packet["label"][:count], logits.shape[1])
         prediction = F.cross_entropy(logits.float(), label)
         matching = similarity_loss(spread(self.match(features)), label)
-        loss = (1 - self.share) * prediction + self.share * matching
-        return Judged(loss, logits, {"prediction": prediction, "similarity": matching})
+        loss = (1 - self.beta) * prediction + self.beta * matching
+        return LossOutput(loss, logits, {"prediction": prediction, "similarity": matching})
 
 
 class PredSim(LocalLoss):
     """Cross-entropy of a linear classifier, and the match between the similarities of the features and the labels."""
 
-    def __init__(self, share: float = 0.99, limit: int = 2048) -> None:
-        """``share`` is similarity matching's part of the loss, from 0 to 1; ``limit`` is the number of pooled features
+    def __init__(self, beta: float = 0.99, limit: int = 2048) -> None:
+        """``beta`` is similarity matching's part of the loss, from 0 to 1; ``limit`` is the number of pooled features
         that the linear classifier sees at most."""
-        if not 0 <= share <= 1:
-            raise SettingError(f"local_loss.share={share} must lie between 0 and 1")
+        if not 0 <= beta <= 1:
+            raise SettingError(f"local_loss.beta={beta} must lie between 0 and 1")
         at_least(1, {"local_loss.limit": limit})
-        self._share, self._limit = share, limit
+        self._beta, self._limit = beta, limit
 
     def classifier(self, site: Site) -> LocalClassifier:
         """Heads for maps, tokens or vectors."""
-        return PredSimClassifier(site, self._share, self._limit)
+        return PredSimClassifier(site, self._beta, self._limit)

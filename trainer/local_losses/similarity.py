@@ -16,8 +16,8 @@ def gram(rows: Tensor) -> Tensor:
 
 def similarity(x: Tensor) -> Tensor:
     """The cosine similarity of each two samples, ``(N, D)`` to ``(N, N)``, after each sample's mean is taken away."""
-    centred = x.float() - x.float().mean(1, keepdim=True)
-    unit = F.normalize(centred, dim=1, eps=1e-8)
+    centered = x.float() - x.float().mean(1, keepdim=True)
+    unit = F.normalize(centered, dim=1, eps=1e-8)
     return gram(unit)
 
 

@@ -193,7 +193,7 @@ def _shared(module: nn.Module, pieces: Sequence[_Piece]) -> bool:
 
 
 def _tensors(module: nn.Module, name: str) -> list[torch.Tensor]:
-    """The parameters and buffers behind a name in a module."""
+    """The parameters and buffers after a name in a module."""
     *path, last = name.split(".")
     value = getattr(module.get_submodule(".".join(path)), last)
     return [*value.parameters(), *value.buffers()] if isinstance(value, nn.Module) else [value]

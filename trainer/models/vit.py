@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a two-layer perceptron, each behind a layer norm and around a shortcut."""
+    """Self-attention and a two-layer perceptron, each after a layer norm and around a shortcut."""
 
     def __init__(
         self, width: int, heads: int, mlp_ratio: int, dropout: float = 0.0, stochastic_depth: float = 0.0
@@ -83,7 +83,7 @@ def vit(
         num_classes: size of the logits, ``(N, num_classes)``.
         image_shape: ``(C, H, W)`` of one image.
         mlp_ratio: hidden size of the perceptron over ``width``.
-        dropout: rate behind the embedding, the attention and the perceptron.
+        dropout: rate after the embedding, the attention and the perceptron.
         stochastic_depth: rate at which the last layer's branches are left out; it rises from 0 in the first.
 
     Raises:

@@ -8,7 +8,7 @@ from trainer.models.initial import kaiming_fan_out
 
 
 class PreActivation(nn.Module):
-    """Two 3x3 convolutions, each behind batch norm and ReLU, around a shortcut, which is a projection where the shape
+    """Two 3x3 convolutions, each after batch norm and ReLU, around a shortcut, which is a projection where the shape
     changes."""
 
     def __init__(self, channels: int, out_channels: int, stride: int, dropout: float) -> None:

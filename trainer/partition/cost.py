@@ -69,7 +69,7 @@ anything)."""
 
 
 def costs_of(network: Network, batch_size: int, device: torch.device, timer: Timer) -> Costs:
-    """The cost of every unit and of a local classifier behind every unit but the last, at ``batch_size`` images a step,
+    """The cost of every unit and of a local classifier after every unit but the last, at ``batch_size`` images a step,
     by ``timer`` on ``device``."""
     first, inner, classifier = {}, {}, {}
     packet = blank_packet(network, batch_size, device)
@@ -97,7 +97,7 @@ def _classifier_cost(
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()
-    return timer(classifier, features, lambda: classifier.judge(features, packet).loss)
+    return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
 
 
 def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:

@@ -1,4 +1,4 @@
-"""Exact minimisation of the costliest part of a sequence cut into runs."""
+"""Exact minimization of the costliest part of a sequence cut into runs."""
 
 from collections.abc import Callable
 from functools import cache

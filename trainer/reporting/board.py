@@ -51,7 +51,7 @@ class Board:
             raise self._error
         return self._epochs
 
-    def summarise(self, record: Record) -> None:
+    def summarize(self, record: Record) -> None:
         """Tell the listeners how the run ended."""
         self._tell(lambda listener: listener.summary(record))
 
@@ -179,7 +179,7 @@ def _busy_share(laps: Sequence[Record]) -> float | None:
     return busy / seconds if seconds else 0.0
 
 
-def summarise(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> Record:
+def summarize(epochs: Sequence[Record], run: RunFacts, left_out_steps: int) -> Record:
     """The summary of a run's epochs."""
     tested = [epoch["test"]["accuracy"] for epoch in epochs if "test" in epoch]
     ranks = len(epochs[-1]["ranks"])

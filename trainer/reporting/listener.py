@@ -38,5 +38,5 @@ class Tracker(Listener):
         called before ``start`` is done."""
         return {}
 
-    def go_on(self, identity: Mapping[str, Any]) -> None:
+    def resume(self, identity: Mapping[str, Any]) -> None:
         """Before ``start``: what ``identity`` gave in the run that is resumed; empty in a new run."""

@@ -58,7 +58,7 @@ class WandbTracker(Tracker):
         """W&B's id of the run."""
         return {"wandb_id": self._id}
 
-    def go_on(self, identity: Mapping[str, Any]) -> None:
+    def resume(self, identity: Mapping[str, Any]) -> None:
         """Take the id of the run that is resumed, if it has one."""
         self._id = identity.get("wandb_id", self._id)
 

@@ -1,4 +1,4 @@
-"""Opening the edges of a run: a process group for each pair of neighbouring ranks, tried out before the first
+"""Opening the edges of a run: a process group for each pair of neighboring ranks, tried out before the first
 packet."""
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def open_edges(
 
 
 def pair_groups(rank: Rank) -> dict[int, dist.ProcessGroup]:
-    """A group for each pair of neighbours, by the lower rank: on a shared communicator, a posted receive could hold up
+    """A group for each pair of neighbors, by the lower rank: on a shared communicator, a posted receive could hold up
     the sends behind it. Every rank makes all of them, in the same order, as ``new_group`` demands."""
     size = rank.world_size // rank.replicas
     pairs = [[r, r + 1] for r in range(rank.world_size - 1) if (r + 1) % size]

@@ -1,4 +1,4 @@
-"""Remote edges: a block's packets to and from the neighbouring rank, double-buffered.
+"""Remote edges: a block's packets to and from the neighboring rank, double-buffered.
 
 The receive of the next packet is posted before the current one is worked on, and a send runs under the backward of the
 block that made it. Both sides know the plan of the run, so a receive is posted only for a packet that will be sent.
@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from trainer.clock import Clock
 from trainer.errors import PacketError
-from trainer.hostcopy import HostCopy, Moment
+from trainer.hostcopy import HostCopy, DeviceEvent
 from trainer.packet import OPEN_END, Kind, Layout, Packet, Tag
 from trainer.plan import Plan
 from trainer.transport.lost import lost_peer
@@ -101,14 +101,14 @@ class RemoteSink:
         self._slots = [(slot, layout.views(slot.buffer)) for slot in slots]
         self._clock, self._receiver, self._timeout = clock, receiver, timeout
         self._sent = 0
-        self._had_room: deque[tuple[int, Moment]] = deque()
+        self._had_room: deque[tuple[int, DeviceEvent]] = deque()
 
     def put(self, packet: Packet) -> None:
         """Copy the packet into the next slot and start its send."""
         slot, fields = self._slots[self._sent % len(self._slots)]
         with self._clock.waiting(), lost_peer(self._receiver, f"room for packet {packet.tag.step}"):
             slot.wait()
-        self._had_room.append((packet.tag.step, Moment(slot.buffer.device)))
+        self._had_room.append((packet.tag.step, DeviceEvent(slot.buffer.device)))
         if len(self._had_room) > RUN_AHEAD:
             step, moment = self._had_room.popleft()
             with lost_peer(self._receiver, f"room for packet {step}"):
@@ -124,4 +124,4 @@ class RemoteSink:
         for slot, _ in self._slots:
             with lost_peer(self._receiver, "the last packets to be taken"):
                 slot.wait()
-                Moment(slot.buffer.device).wait(self._timeout)
+                DeviceEvent(slot.buffer.device).wait(self._timeout)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.hostcopy import Moment
+from trainer.hostcopy import DeviceEvent
 
 
 class SendSlot(Protocol):
@@ -114,9 +114,9 @@ class StagedSend(ThreadedSend):
     def send(self) -> None:
         """Queue the copy to the host and leave the rest to the thread."""
         self._direct.buffer.copy_(self.buffer, non_blocking=True)
-        self._started = self._thread.submit(self._send_when, Moment(self.buffer.device))
+        self._started = self._thread.submit(self._send_when, DeviceEvent(self.buffer.device))
 
-    def _send_when(self, copied: Moment) -> None:
+    def _send_when(self, copied: DeviceEvent) -> None:
         copied.wait()
         self._direct.send()
 
@@ -127,7 +127,7 @@ class StagedReceive:
     def __init__(self, buffer: Tensor, to_host: DirectReceive) -> None:
         self.buffer = buffer
         self._direct = to_host
-        self._copied: Moment | None = None
+        self._copied: DeviceEvent | None = None
 
     def post(self) -> None:
         """Start the receive; the host buffer's earlier copy to the device has to be over first."""
@@ -139,7 +139,7 @@ class StagedReceive:
         """Wait for the message and queue its copy to the device."""
         self._direct.wait()
         self.buffer.copy_(self._direct.buffer, non_blocking=True)
-        self._copied = Moment(self.buffer.device)
+        self._copied = DeviceEvent(self.buffer.device)
 
 
 def send_slots(

@@ -127,7 +127,7 @@ def test_the_recipe_is_the_published_one(experiment, configured):
 
 
 def test_a_recipes_weights_are_for_the_loss_they_are_named_after(configured):
-    assert configured("local_loss=predsim")["local_loss"]["share"] == 0.99
+    assert configured("local_loss=predsim")["local_loss"]["beta"] == 0.99
     assert "reconstruction" not in configured("experiment=resnet110_stl10_k4", "local_loss=dgl")["local_loss"]
     for path in CONFIGS.glob("weights/*.yaml"):
         loss, _, recipe = path.stem.partition("_")

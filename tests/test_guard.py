@@ -1,5 +1,6 @@
 """``on_nan=skip``: a bad step leaves no trace, and a good one is what it would have been."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,17 @@ def test_stop_names_block_step_and_rate_and_skip_goes_on(command: CommandLine, t
     skipped = command(*bad, f"output_dir={tmp_path}/skip", "on_nan=skip")
     assert skipped.status == 0, skipped.err
     assert "left out its update of step" in skipped.out and "nan" not in skipped.out
+
+
+def test_an_epoch_of_skipped_steps_has_no_loss(command: CommandLine, tmp_path: Path) -> None:
+    bad = ("optimizer.lr=1e30", "scheduler=constant", "epochs=2", "on_nan=skip", f"output_dir={tmp_path}")
+    assert command(*TINY, *bad).status == 0
+
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not JSON")
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line, parse_constant=refuse) for line in lines]
+    _, second = (record for record in records if record["kind"] == "epoch")
+    assert {block["loss"] for block in second["train"]["blocks"]} == {None}
+    assert {block["accuracy"] for block in second["train"]["blocks"]} == {None}

@@ -1,6 +1,7 @@
 """The entry: what importing it costs, and how errors read."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -42,7 +43,8 @@ def test_mistakes_on_the_command_line_are_one_sentence(override: str, message: s
 def test_a_sweep_is_asked_for_anywhere() -> None:
     assert ordered(["epochs=1", "--multirun", "seed=1,2"]) == ["--multirun", "epochs=1", "seed=1,2"]
     assert ordered(["epochs=1", "-m", "seed=1,2"]) == ["-m", "epochs=1", "seed=1,2"]
-    assert ordered(["--cfg", "job", "epochs=1"]) == ["--cfg", "job", "epochs=1"]
+    assert ordered(["epochs=1", "--cfg", "job", "seed=2"]) == ["--cfg", "job", "epochs=1", "seed=2"]
+    assert ordered(["epochs=1", "--config-dir=x", "-cd", "y"]) == ["--config-dir=x", "-cd", "y", "epochs=1"]
 
 
 def test_a_job_is_repeated_by_one_line() -> None:
@@ -51,6 +53,8 @@ def test_a_job_is_repeated_by_one_line() -> None:
     again = repeating(launch, arguments, ["seed=2", "dataset.path='a\nb'", "output_dir=x"])
     expected = "torchrun --nproc_per_node=4 -m trainer.main --config-dir 'my conf' seed=2 "
     assert again.startswith(expected) and "\n" not in again and "output_dir" not in again
+    for folder in ("--config-dir=mine", "-cd=mine", "hydra.searchpath=[file:///mine]"):
+        assert shlex.quote(folder) in repeating(launch, ordered(["seed=1", folder]), ["seed=1"])
     assert repeating(Launch(environment={}), [], ["epochs=1"]) == "python -m trainer.main epochs=1"
 
 

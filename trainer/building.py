@@ -67,8 +67,8 @@ def locate(group: str, path: str, trust: bool = True) -> Any:
     import importlib
 
     untrusted = SettingError(
-        f"{group}._target_={path} lies outside trainer's own models, data and local losses; add --trust to build it "
-        f"all the same, if you trust this run's files"
+        f"{group}._target_={path} lies outside trainer's own models, data and local losses; add --trust (in Python "
+        f"trust=True) to build it all the same, if you trust this run's files"
     )
     if not trust and not path.startswith(HARMLESS):
         raise untrusted

@@ -18,22 +18,40 @@ NO_OVERRIDE = (
 )
 
 
+CONFIG_DIR = ("--config-dir", "-cd")
+
+WITH_VALUE = (
+    *CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--info", "-i",
+)  # fmt: skip
+"""Hydra's flags that take a value."""
+
+
 def ordered(arguments: Sequence[str]) -> list[str]:
-    """The command's arguments as Hydra wants them: ``--multirun`` is not among the settings, which have to stand
-    together. Raises ``SettingError`` for one that Hydra would stumble over."""
+    """The command's arguments as Hydra wants them: flags are not among the settings, which have to stand together.
+    Raises ``SettingError`` for one that Hydra would stumble over."""
     for argument in arguments:
         if argument.startswith("="):
             raise SettingError(f"{argument} {NO_OVERRIDE}")
-    flags = [argument for argument in arguments if argument in ("--multirun", "-m")]
-    return [*flags, *(argument for argument in arguments if argument not in flags)]
+    flags: list[str] = []
+    settings: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        (flags if word.startswith("-") else settings).append(word)
+        if word in WITH_VALUE:
+            flags += [value for value in [next(words, None)] if value is not None]
+    return [*flags, *settings]
 
 
 def repeating(launch: Launch, arguments: Sequence[str], overrides: Sequence[str]) -> str:
-    """What to type for a job once more, in another directory: one line. ``arguments`` are the command's, ``overrides``
-    the job's settings, which in a sweep are others."""
+    """What to type for a job once more, in another directory: one line. ``arguments`` are the command's, as ``ordered``
+    gives them, ``overrides`` the job's settings, which in a sweep are others."""
     program = f"torchrun --nproc_per_node={launch.local_world_size}" if launch.by_torchrun else "python"
-    places = [index for index, word in enumerate(arguments) if word == "--config-dir"]
-    folders = [word for index in places for word in arguments[index : index + 2]]
+    folders: list[str] = []
+    for index, word in enumerate(arguments):
+        if word in CONFIG_DIR:
+            folders += arguments[index : index + 2]
+        elif word.startswith((*(f"{flag}=" for flag in CONFIG_DIR), "hydra.searchpath=")):
+            folders.append(word)
     others = [override for override in overrides if not override.startswith("output_dir=")]
     return " ".join([program, "-m trainer.main", *map(shlex.quote, [*folders, *others])]).replace("\n", " ")
 

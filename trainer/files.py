@@ -7,7 +7,7 @@ from pathlib import Path
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write aside, sync, rename: a reader, or the next start after a power cut, sees the old file or the new one.
-    Makes missing folders. Raises ``OSError`` and then leaves nothing behind."""
+    Makes missing folders. Raises ``OSError``, which names the file, and then leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     try:
@@ -16,10 +16,10 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     _sync(path.parent)
 
 

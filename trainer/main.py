@@ -15,16 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.checkpoint.decide import Decision, begin, decide
+from trainer.checkpoint.decide import begin
 from trainer.checkpoint.start import start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered, repeating
 from trainer.errors import SettingError
 from trainer.failing import end_with_others, fail
 from trainer.kernels import kernels
 from trainer.launch import Launch
+from trainer.place import Place, check_places, sweep_of_job
 from trainer.rank import Rank
 from trainer.run import Run
-from trainer.rundir import RunDirectory
 from trainer.settings import Settings, check
 from trainer.shared import require_shared
 from trainer.training import train
@@ -75,6 +75,8 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
             with hydra_errors_as_sentences():
                 return run_job(settings, launch)
         except Exception as error:  # not left to Hydra, which would announce it on every rank
+            if launch.rank == 0 and (sweep := sweep_of_job()) is not None:
+                print(f"this ends the sweep; with hydra.sweep.dir={sweep} the same command goes on with it", flush=True)
             fail(error, launch, show_traceback)
 
     with silence:
@@ -107,22 +109,21 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
-    _check_directories(settings, hydra_config, swept)
+    check_places(settings, swept)
     job = hydra_config.job.num if swept else 0
     if swept and launch.rank == 0:
         print(f"job {job} of the sweep: {' '.join(hydra_config.overrides.task)}", flush=True)
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
+    place = Place(settings, launch, job, swept)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-        of_job = launch.control(f"job{job}")
-        decision = rank.control.agree("start", lambda: _decide(settings, swept, of_job.agreed("directory")))
+        decision = rank.control.agree("start", place.decide)
         run = Run(config, rank, start_of(decision, settings.resume_strict))
         if settings.dry_run:
             if rank.rank == 0:
                 run.preview()
             return 0.0
-        path = of_job.agree("directory", lambda: str(_directory(settings, launch, swept).path))
-        directory = RunDirectory(Path(path))
+        directory = place.directory()
         if not launch.one_node:
             require_shared(directory.path, rank.control)
         config["output_dir"], config["threads"] = str(directory.path), rank.threads
@@ -138,36 +139,13 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
-
-
-def _check_directories(settings: DictConfig, hydra_config: Any, swept: bool) -> None:
-    """Refuse a directory given where it does not count."""
-    if swept and settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
-        raise SettingError(
-            f"output_dir={settings.output_dir} can't be set in a sweep, whose jobs have a directory each; set "
-            f"hydra.sweep.dir instead"
-        )
-    if not swept and hydra_config.run.dir != ".":
-        raise SettingError(f"hydra.run.dir={hydra_config.run.dir} is not where a run writes; set output_dir instead")
+        place.leave()
 
 
 def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:
     """The group ``dataset`` for people and programs that read it in another folder."""
     paths = {key: dataset[key] for key in ("path", "root") if isinstance(dataset.get(key), str)}
     return {**dataset, **{key: str(Path(path).expanduser().absolute()) for key, path in paths.items()}}
-
-
-def _decide(settings: DictConfig, swept: bool, earlier: str | None) -> Decision:
-    """On rank 0: what the run begins with. ``earlier`` is the run directory where this launch has made it before."""
-    given = earlier or settings.output_dir or (HydraConfig.get().runtime.output_dir if swept else None)
-    directory = None if given is None else Path(given).expanduser().absolute()
-    return decide(settings.resume, settings.init_from, directory, earlier is not None)
-
-
-def _directory(settings: DictConfig, launch: Launch, swept: bool) -> RunDirectory:
-    """The run directory: the one given, a job's own in a sweep, or a new one."""
-    own = HydraConfig.get().runtime.output_dir if swept else None
-    return RunDirectory.create(settings.output_dir or own, launch.stamp())
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Run:
             self._load_for_replicas()
         start.check(config, self.spec.to_json())
         self.network = make_network(config, self.spec)
+        start.check_model(self.network.units)
         if self.engine.end_to_end:
             self.network = self.network.end_to_end()
         self.partition = Partition.from_json(
@@ -211,12 +212,20 @@ class Run:
         print("\n".join(lines))
 
     def finished(self, directory: RunDirectory) -> Record | None:
-        """The summary of a run that has nothing left to do, where ``directory`` has one."""
+        """The summary of a run that has nothing left to do, where ``directory`` has one. Raises ``SettingError`` where
+        it is that of other settings."""
         last = self.plan.last_step
         if self.start.done < last or not directory.model.is_file():
             return None
         summary = last_summary(directory.metrics)
-        return summary if summary is not None and summary["steps"] == last else None
+        if summary is None or summary["steps"] != last:
+            return None
+        if changed := self.start.changed(self.partition.cut_points):
+            raise SettingError(
+                f"the run in output_dir={directory.path} has ended, and there is nothing left to train with "
+                f"{', '.join(changed)}; give another output_dir"
+            )
+        return summary
 
     def show(self, summary: Record, directory: RunDirectory) -> None:
         """Print the result of a run that ended before."""

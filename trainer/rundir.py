@@ -1,6 +1,8 @@
 """The run directory: which one, and the files in it."""
 
+import fcntl
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,24 @@ class RunDirectory:
             raise SettingError(f"a thousand run directories named {base} exist already; give another output_dir")
         except OSError as error:
             raise SettingError(f"output_dir={given or base} can't be made: {error.strerror}") from error
+
+    def lock(self, restarted: bool) -> int:
+        """Keep other runs out of this directory until the file descriptor that this gives is closed, or the process
+        ends, however it does. Raises ``SettingError`` where another run is there, unless this one was ``restarted``:
+        then it is a process that the one before has left."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if restarted:
+                return descriptor
+            os.close(descriptor)
+            raise SettingError(
+                f"output_dir={self.path} is in use by another run; wait until it has ended, or give another output_dir"
+            ) from error
+        except OSError:
+            pass  # a file system that knows no locks
+        return descriptor
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":

@@ -52,6 +52,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
     rhythm = Rhythm(run.config["checkpoint"]["every_steps"], run.config["checkpoint"]["every_epochs"])
 
     def keeper(blocks: Sequence[Learner]) -> Keeper:
+        run.start.release()  # they have their state
         return Keeper(blocks, run.plan, rhythm, directory.checkpoints, run.rank.rank, reporter)
 
     return Job(

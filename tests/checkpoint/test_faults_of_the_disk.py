@@ -65,7 +65,7 @@ def test_checkpoints_that_can_not_be_written(command: CommandLine, tmp_path: Pat
     assert sorted(whole) == ["step-00000008", "step-00000024"]
 
 
-def test_a_disk_without_room_for_metrics(command: CommandLine, tmp_path: Path) -> None:
+def test_a_disk_without_room_for_the_log(command: CommandLine, tmp_path: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     (tmp_path / "console.log").symlink_to("/dev/full")
@@ -137,8 +137,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large") as raised:
             write_whole(file, bytes(2000))
+        assert raised.value.filename == str(file)  # so that people read a sentence
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_bytes() == b"old"

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import itertools
 import pickle
 import socket
 import struct
@@ -147,6 +148,15 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     assert images.train.images[1, 0, 5, 6] == made["train"][1, 5, 6]
     colored = FashionMNIST(str(tmp_path), channels=3).load()
     assert torch.equal(colored.test.images[:, 2], images.test.images[:, 0])
+
+
+def test_damaged_files_of_fashion_mnist(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, kind in itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (raw / f"{split}-{kind}-ubyte").write_text("hi")
+    with pytest.raises(SettingError, match="dataset=fashion_mnist can't be read .* has to be removed first"):
+        FashionMNIST(str(tmp_path)).load()
 
 
 @pytest.mark.parametrize("kind", [CIFAR10, CIFAR100, SVHN, STL10, FashionMNIST])

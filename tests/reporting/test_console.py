@@ -1,6 +1,8 @@
 """What the terminal and the log show, in 80 columns."""
 
+import contextlib
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from tests.reporting.test_board import epoch_part, facts, sums
 from trainer.reporting.console import Console, EpochTable, partition_table, summary_lines
 from trainer.reporting.board import _epoch, summarize
 from trainer.reporting.records import Record
-from trainer.reporting.tables import exit_lines, mebibytes, table
+from trainer.reporting.tables import exit_lines, mebibytes, short, table
 
 
 def epoch_record(blocks: int, tested: bool = True) -> Record:
@@ -101,3 +103,24 @@ def test_tables_and_units() -> None:
     assert table([["a", "b"], ["long", "1"]], left={0}) == ["a     b", "long  1"]
     assert mebibytes(3 * 2**20) == "3.0 MiB"
     assert exit_lines([], [0.5], "test") == ["test accuracy of", "  the whole model  50.00 %"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "shown"),
+    [
+        (0.12345, "0.123"), (12.345, "12.35"), (123.456, "123.5"), (1234.5, "1234"), (5.6e17, "6e17"),
+        (math.inf, "inf"), (math.nan, "nan"), (None, "-"),
+    ],
+)  # fmt: skip
+def test_a_loss_leaves_room_for_its_neighbor(loss: float | None, shown: str) -> None:
+    assert short(loss) == shown
+
+
+def test_a_terminal_that_has_gone_ends_nothing(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        console = Console(tmp_path / "console.log", full)
+        console.warning("hot")
+        console.close(False)
+        with contextlib.suppress(OSError):
+            full.close()
+    assert (tmp_path / "console.log").read_text() == "warning: hot\n"

@@ -24,7 +24,7 @@ COMPUTES, WAITS, READS = 2.0, 1.0, 0.5
 
 def measured(monkeypatch: pytest.MonkeyPatch, done: int, epochs: list[int]) -> tuple[list[Record], list[Record]]:
     """The records of the logged steps, every third, and of the ``epochs`` of so many steps each, of a run that goes on
-    after step ``done``. Between epochs, a test takes long."""
+    after step ``done``. Between epochs something else takes long."""
     now = [100.0]
     monkeypatch.setattr("trainer.clock.time.perf_counter", lambda: now[0])
     control, recorder, clock = Control(dist.HashStore(), 0, 1), Recorder(), Clock(CPU)
@@ -44,7 +44,6 @@ def measured(monkeypatch: pytest.MonkeyPatch, done: int, epochs: list[int]) -> t
             measure.step(step, epoch)
         measure.end_training(step)
         now[0] += 1000
-        measure.end_test()
         measure.end_epoch(step, epoch)
     reporter.close()
     found = board.finish()

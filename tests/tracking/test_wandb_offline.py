@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Compose
 from tests.reporting.test_board import facts
 from trainer.errors import SettingError
 from trainer.reporting.records import RunFacts
@@ -19,7 +20,8 @@ def facts_in(path: Path) -> RunFacts:
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
 
@@ -62,6 +64,25 @@ def test_a_failure_of_wandb_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptu
     tracker.close(False)
 
 
+def test_wandbs_own_variables_count(configured: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {key: configured("tracker=wandb")["tracker"][key] for key in ("project", "mode")} == {
+        "project": "ppll",
+        "mode": "auto",
+    }
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = configured("tracker=wandb")["tracker"]
+    assert (config["project"], config["mode"]) == ("mine", "disabled")
+
+
+def test_a_disabled_tracker_writes_nothing(tmp_path: Path) -> None:
+    tracker = WandbTracker("ppll", mode="disabled")
+    tracker.start(facts_in(tmp_path))
+    tracker.step({"step": 1, "blocks": []})
+    tracker.close(False)
+    assert not (tmp_path / "wandb").exists()
+
+
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(SettingError, match="tracker.mode=sometimes is unknown; it is auto, online, offline"):
+    with pytest.raises(SettingError, match="tracker.mode=sometimes is unknown; it is auto, online, offline, disabled"):
         WandbTracker("ppll", mode="sometimes")

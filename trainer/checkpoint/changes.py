@@ -10,10 +10,14 @@ DECISIVE = (
     "model", "dataset", "local_loss", "optimizer", "scheduler", "update", "epochs", "precision", "compile",
     "cuda_graphs", "cudnn_benchmark", "deterministic", "seed", "batch_size", "on_nan",
 )  # fmt: skip
-"""Settings and groups that decide the result. Engine, ranks, partition, ``max_steps``, tracker and paths do not."""
+"""Settings and groups that decide the result of given blocks. Ranks, ``max_steps``, tracker and paths do not; other cut
+points, or an engine that trains in another way, are another objective, of which people are warned."""
 
 HARMLESS = ("dataset.root", "dataset.path", "dataset.download", "dataset.workers")
 """Where data lies, which is compared by its own facts, and how it is read."""
+
+LOCAL_LEARNING = ("trainer.engines.local_learning.PPLL", "trainer.engines.local_learning.Sequential")
+"""Engines under which the same blocks end in the same weights."""
 
 _ABSENT = "nothing"
 
@@ -28,6 +32,13 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name, _ABSENT) != after.get(name, _ABSENT)
     ]
+
+
+def other_training(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The engine, where it trains in another way than the one before did, as ``changes`` has it."""
+    before, after = (str(config["engine"]["_target_"]) for config in (then, now))
+    same = before == after or {before, after} <= set(LOCAL_LEARNING)
+    return [] if same else [f"engine={after.rpartition('.')[2]} (was {before.rpartition('.')[2]})"]
 
 
 def refuse_changes(

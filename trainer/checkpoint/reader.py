@@ -47,6 +47,10 @@ class Weights:
         _, opened = self._where[name]
         return tuple(opened.get_slice(name).get_shape())
 
+    def close(self) -> None:
+        """Let go of the files: while they are open the disk keeps them, although they are removed."""
+        self._where = {}
+
     def read(self, name: str) -> Tensor:
         """A tensor, on the CPU. Raises ``CheckpointError``."""
         from safetensors import SafetensorError

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.checkpoint.changes import refuse_changes
+from trainer.checkpoint.changes import changes, other_training, refuse_changes
 from trainer.checkpoint.decide import Decision
 from trainer.checkpoint.reader import Checkpoint, Weights
 from trainer.checkpoint.state import fill_training, fill_weights
 from trainer.errors import SettingError
 from trainer.learner import Learner
 from trainer.reporting.records import Record
+from trainer.units import Units, named_state
 from trainer.update import AVERAGE
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,24 @@ class Start(Protocol):
         """Raise ``SettingError`` where a run with these settings and data can't begin so."""
         ...
 
+    def changed(self, cut_points: Sequence[str]) -> list[str]:
+        """What has changed since, where the model is cut at ``cut_points`` now, as ``name=value (was value)``."""
+        ...
+
+    def check_model(self, units: Units) -> None:
+        """Raise ``SettingError`` where the model, by its units, is not the one that the weights are of."""
+        ...
+
     def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
         """The cut points to keep, for the settings of the group ``partition`` and a number of blocks, or None."""
         ...
 
     def fill(self, learner: Learner) -> None:
         """Give a learner its state."""
+        ...
+
+    def release(self) -> None:
+        """Let go of the files, once every learner of this rank is filled."""
         ...
 
 
@@ -74,12 +87,22 @@ class Fresh:
     def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Nothing to refuse."""
 
+    def changed(self, cut_points: Sequence[str]) -> list[str]:
+        """Nothing to compare with."""
+        return []
+
+    def check_model(self, units: Units) -> None:
+        """Nothing to compare it with."""
+
     def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
         """None."""
         return None
 
     def fill(self, learner: Learner) -> None:
         """Nothing to give."""
+
+    def release(self) -> None:
+        """Nothing to let go of."""
 
 
 class GivenWeights(Fresh):
@@ -88,6 +111,14 @@ class GivenWeights(Fresh):
     def __init__(self, file: Path, warnings: Sequence[str] = ()) -> None:
         super().__init__(warnings)
         self._file, self._weights = file, Weights(file)
+
+    def check_model(self, units: Units) -> None:
+        """Compare names and shapes."""
+        check_fit(self._weights, units, f"init_from={self._file}")
+
+    def release(self) -> None:
+        """Close the file."""
+        self._weights.close()
 
     def describe(self) -> list[str]:
         """Where the weights come from."""
@@ -111,6 +142,8 @@ class Resumed:
         self.epochs: Sequence[Record] = [dict(epoch) for epoch in manifest.epochs]
         self.tracker = manifest.tracker if own else {}
         self._same_optimizer = self._same_batches = True
+        self._changed: list[str] = []
+        self._other: list[str] = []
 
     def describe(self) -> list[str]:
         """Which checkpoint."""
@@ -119,10 +152,11 @@ class Resumed:
     def notes(self, cut_points: Sequence[str] | None) -> list[str]:
         """The warnings of the search, and that the model is cut elsewhere now."""
         before = self._checkpoint.manifest.cut_points
+        warnings = [*self._warnings, *(f"{engine}: from here on the training is another" for engine in self._other)]
         if cut_points is None or before == list(cut_points):
-            return self._warnings
+            return warnings
         return [
-            *self._warnings,
+            *warnings,
             f"the checkpoint's blocks end at [{','.join(before)}], now they end at [{','.join(cut_points)}], which is "
             f"another objective; partition.points=[{','.join(before)}] keeps the blocks, on any number of ranks",
         ]
@@ -131,6 +165,8 @@ class Resumed:
         """Refuse changed settings or data, and an end that lies behind; note what can't be gone on with where changes
         are allowed."""
         manifest, origin = self._checkpoint.manifest, str(self._checkpoint.path)
+        self._changed = changes(manifest.config, config)
+        self._other = other_training(manifest.config, config)
         if self._strict:
             refuse_changes(manifest.config, config, manifest.data, data, origin)
         self._same_optimizer = _kind(manifest.config["optimizer"]) == _kind(config["optimizer"])
@@ -140,6 +176,20 @@ class Resumed:
                 f"max_steps={config['max_steps']} lies before step {self.done}, from where {origin} goes on; set at "
                 f"least max_steps={self.done}, or begin anew in another output_dir"
             )
+
+    def changed(self, cut_points: Sequence[str]) -> list[str]:
+        """Settings that decide the result, the engine where it trains in another way, and cut points."""
+        before = self._checkpoint.manifest.cut_points
+        points = f"partition.points=[{','.join(cut_points)}] (was [{','.join(before)}])"
+        return [*self._changed, *self._other, *([] if list(cut_points) == before else [points])]
+
+    def check_model(self, units: Units) -> None:
+        """Compare names and shapes."""
+        check_fit(self._checkpoint, units, str(self._checkpoint.path))
+
+    def release(self) -> None:
+        """Close the files."""
+        self._checkpoint.close()
 
     def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
         """Those of the checkpoint where the settings ask for the same: measured times may differ from start to start,
@@ -163,6 +213,19 @@ class Resumed:
         learner.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
 
 
+def check_fit(weights: Weights, units: Units, origin: str) -> None:
+    """Raise ``SettingError`` where ``weights``, which people know as ``origin``, lack a value of the model or have one
+    of another shape."""
+    for name, value in named_state(units).items():
+        found = weights.shape(name) if name in weights else None
+        if found != tuple(value.shape):
+            has = f"has {name} of shape {found}" if found is not None else f"has no {name}"
+            raise SettingError(
+                f"{origin} {has}, but the model wants it of shape {tuple(value.shape)}; its weights fit only a model "
+                f"with the same settings and the same number of classes"
+            )
+
+
 def _kind(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which state an optimizer keeps: its class and its switches, but no numbers."""
     return {key: value for key, value in optimizer.items() if isinstance(value, bool | str)}
@@ -170,7 +233,7 @@ def _kind(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _announce(learner: Learner, origin: str) -> None:
     log.warning(
-        "the local classifier after %s starts with initial weights: %s has none for this cut", learner.cut, origin
+        "the local classifier after %s starts with initial weights: %s has none that fits", learner.cut, origin
     )
 
 

@@ -1,4 +1,4 @@
-"""Published datasets, read and downloaded by torchvision, which checks their sums."""
+"""Published datasets, read and downloaded by torchvision, which checks the sums of archives."""
 
 import contextlib
 import socket
@@ -45,12 +45,12 @@ class Published:
         try:
             with _impatient():
                 train, test = self._split(True), self._split(False)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
             reason = f" ({str(error).splitlines()[0].rstrip(':')})" if str(error) else ""
             allowed = "" if self._download else " and dataset.download=false"
             raise SettingError(
-                f"dataset={self.name} can't be read from dataset.root={self._root}{allowed}{reason}; put {self.files}, "
-                f"or use dataset=digits, which needs no download"
+                f"dataset={self.name} can't be read from dataset.root={self._root}{allowed}{reason}; put {self.files} "
+                f"(what is damaged there has to be removed first), or use dataset=digits, which needs no download"
             ) from error
         return checked(train, test, self.num_classes, f"dataset={self.name}")
 

@@ -129,11 +129,12 @@ def _learners(parts: Sequence[Record]) -> list[list[tuple[Record, Record]]]:
 
 
 def _mean(sums: Iterable[Mapping[str, float]]) -> Record:
-    """Mean loss, accuracy (0 to 1) and mean of each of the loss's terms, of what was summed in several places."""
+    """Mean loss, accuracy (0 to 1) and mean of each of the loss's terms, of what was summed in several places; None
+    where nothing was, as where all steps were skipped."""
     copies = list(sums)
     total = {name: sum(copy[name] for copy in copies) for name in copies[0]}
-    seen = max(total.pop(SEEN), 1)
-    means = {name: value / seen for name, value in total.items()}
+    seen = total.pop(SEEN)
+    means = {name: value / seen if seen else None for name, value in total.items()}
     return {LOSS: means.pop(LOSS), "accuracy": means.pop(RIGHT), **means}
 
 

@@ -11,7 +11,7 @@ from trainer.data.images import tested_on
 from trainer.partition.partition import Partition
 from trainer.reporting.listener import Listener
 from trainer.reporting.records import Record, RunFacts
-from trainer.reporting.tables import exit_lines, table
+from trainer.reporting.tables import exit_lines, short, table
 
 if TYPE_CHECKING:
     from trainer.reporting.live import LiveView
@@ -89,7 +89,8 @@ class Console(Listener):
             if self._live is not None:
                 self._live.print(line)
             else:
-                print(line, file=self._stream, flush=True)
+                with contextlib.suppress(OSError):  # nobody reads it any more; the log has it
+                    print(line, file=self._stream, flush=True)
 
     def _keep(self, line: str) -> None:
         """Write a line to the log. Where there is no room, its buffer keeps the lines until there is."""
@@ -130,7 +131,7 @@ class EpochTable:
         tested = record["test"]["blocks"] if "test" in record else [None] * len(trained)
         rate = record["images_per_second"]
         cells = [
-            [f"{block['loss']:>6.3f}" for block in trained],
+            [f"{short(block['loss']):>6}" for block in trained],
             [f"{100 * block['accuracy']:>6.1f}" if block else f"{'-':>6}" for block in tested],
             [f"{busy_percent(rank):>4}" for rank in record["ranks"]],
         ]

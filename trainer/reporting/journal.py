@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trainer.files import write_text
 from trainer.reporting.listener import Listener
@@ -41,8 +43,17 @@ class Journal(Listener):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
             log.warning("%s was removed while the run writes it; it goes on with what follows", self._path)
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
         self._file.flush()
+
+
+def _plain(value: Any) -> Any:
+    """A record as JSON can hold it: NaN and infinite numbers are null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cut(path: Path, source: Path, step: int) -> None:

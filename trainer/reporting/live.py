@@ -8,6 +8,7 @@ from rich.table import Table
 
 from trainer.data.images import tested_on
 from trainer.reporting.records import Record, RunFacts
+from trainer.reporting.tables import short
 
 REDRAWS_PER_SECOND = 4
 
@@ -57,8 +58,8 @@ class LiveView:
         for index, (block, test) in enumerate(zip(self._blocks, self._tests, strict=True)):
             view.add_row(
                 str(index),
-                f"{block['loss']:.3f}" if block else "-",
-                f"{100 * block['accuracy']:.1f} %" if block else "-",
+                short(block["loss"]) if block else "-",
+                f"{100 * block['accuracy']:.1f} %" if block and block["accuracy"] is not None else "-",
                 f"{100 * test['accuracy']:.1f} %" if test else "-",
                 f"{100 * block['busy']:.0f} %" if block and block["busy"] is not None else "-",
             )

@@ -1,5 +1,6 @@
 """Plain-text tables and numbers for the console."""
 
+import math
 from collections.abc import Collection, Sequence
 
 
@@ -23,3 +24,12 @@ def exit_lines(cut_points: Sequence[str], accuracies: Sequence[float], tested_on
     names = [*(f"early exit after {cut}" for cut in cut_points), "the whole model"]
     rows = [[name, f"{100 * accuracy:.2f} %"] for name, accuracy in zip(names, accuracies, strict=True)]
     return [f"{tested_on} accuracy of", *("  " + line for line in table(rows, left={0}))]
+
+
+def short(loss: float | None) -> str:
+    """A loss in 5 characters; ``-`` where no step counted."""
+    if loss is None:
+        return "-"
+    if not math.isfinite(loss) or abs(loss) >= 1e5:
+        return f"{loss:.0e}".replace("e+", "e")
+    return f"{loss:.{max(0, 4 - len(str(int(abs(loss)))))}f}"

@@ -14,7 +14,7 @@ from trainer.errors import SettingError
 from trainer.reporting.listener import Tracker
 from trainer.reporting.records import Record, RunFacts
 
-MODES = ("auto", "online", "offline")
+MODES = ("auto", "online", "offline", "disabled")
 
 RANK_KEYS = ("busy_seconds", "wait_seconds", "image_wait_seconds")
 """What is logged of each rank."""
@@ -39,7 +39,8 @@ class WandbTracker(Tracker):
         entity: str | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        """``mode`` is ``online``, ``offline`` or ``auto``, which is online where an API key is configured."""
+        """``mode`` is ``online``, ``offline``, ``disabled`` or ``auto``, which is online where an API key is
+        configured."""
         if mode not in MODES:
             raise SettingError(f"tracker.mode={mode} is unknown; it is {', '.join(MODES)}, or choose tracker=none")
         self._mode = mode

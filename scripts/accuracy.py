@@ -45,18 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="an .npz file as dataset=npz reads it")
     parser.add_argument("--model", default="resnet32")
     parser.add_argument("--points", default="layer1.2,layer2.1,layer3.0", help="cut points of the local losses")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=jobs.positive, default=6)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many runs share the machine")
+    parser.add_argument("--at-once", type=jobs.positive, default=1, metavar="N", help="so many runs share the machine")
     parser.add_argument("--work", type=Path, default=Path("outputs/accuracy"), help="where the runs lie")
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
-    parser.add_argument("overrides", nargs="*", help="further settings for every method, such as batch_size=128")
-    options = parser.parse_args(arguments)
+    options = jobs.parsed(parser, arguments)
     if not options.data.is_file():
         parser.error(f"--data {options.data} is no file; scripts/cifar10_npz.py makes one of CIFAR-10")
-    if options.at_once < 1:
-        parser.error("--at-once must be at least 1")
     at_once = ThreadPoolExecutor(options.at_once)
     try:
         runs = {

@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Time, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
-    parser.add_argument("--ranks", type=int, nargs="+", help="ranks of ppll, by default 2, each with a core to itself")
-    parser.add_argument("--batch-size", type=int, default=128, help="images a step")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
-    parser.add_argument("--steps", type=int, default=60, help="training steps of a job")
+    parser.add_argument("--ranks", type=jobs.positive, nargs="+", help="ranks of ppll, by default 2, a core each")
+    parser.add_argument("--batch-size", type=jobs.positive, default=128, help="images a step")
+    parser.add_argument("--rounds", type=jobs.positive, default=5, help="how often each side is timed")
+    parser.add_argument("--steps", type=jobs.positive, default=60, help="training steps of a job")
     parser.add_argument("--start", action="store_true", help="time from the command to the first step")
     sleep = parser.add_argument_group("with --sleep")
     sleep.add_argument("--sleep", action="store_true", help="time blocks that sleep")
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sleep.add_argument("--packet-bytes", type=int, default=2**20, help="activations of a batch between two blocks")
     sleep.add_argument("--schedules", nargs="*", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
     sleep.add_argument("--microbatches", type=int, nargs="+", default=[2, 4, 8, 16])
-    parser.add_argument("overrides", nargs="*", help="further settings for both sides, such as local_loss=greedy")
-    options = parser.parse_args(arguments)
+    options = jobs.parsed(parser, arguments)
     try:
         if options.sleep:
             sleep_benchmark.measure(options)

@@ -75,10 +75,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet32")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
-    parser.add_argument("--checkpoints", type=int, default=10, help="how many are timed")
-    parser.add_argument("overrides", nargs="*", help="further settings, such as optimizer=adamw")
-    options = parser.parse_args()
+    parser.add_argument("--batch-size", type=jobs.positive, default=64, help="images a step")
+    parser.add_argument("--checkpoints", type=jobs.positive, default=10, help="how many are timed")
+    options = jobs.parsed(parser, None)
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
         directory = Path(folder)
         times = measure(options.model, options.batch_size, options.checkpoints, options.overrides, directory)

@@ -70,17 +70,18 @@ class Runner:
         options = self._options
         folder = self.folder(case, number)
         settings = [*jobs.FIXED, *case.settings(options.ranks), *self._common()]
+        asked = {"settings": settings, "machine": comparison_report.machine(options.ranks)}
         done = folder / "settings.json"
         self._number += 1
         head = f"[{self._number:>{len(str(self._total))}}/{self._total}] {case.model} {case.name} round {number}"
-        if done.is_file() and json.loads(done.read_text()) == settings:
+        if done.is_file() and json.loads(done.read_text()) == asked:
             print(f"{head}: kept from before", flush=True)
             return jobs.Result.read(folder)
         shutil.rmtree(folder, ignore_errors=True)
         print(f"{head} ...", end="", flush=True)
         ranks = case.ranks(options.ranks)
         result = jobs.run(ranks, settings, folder, pinned=options.ranks <= len(jobs.cores()))
-        done.write_text(json.dumps(settings))
+        done.write_text(json.dumps(asked))
         self._run += 1
         print(f" {result.images_per_second:.1f} images/s, about {self._minutes_left():.0f} min left", flush=True)
         return result
@@ -108,18 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, write the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet32", "vit_tiny"], metavar="MODEL")
-    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--ranks", type=jobs.positive, default=4)
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
     parser.add_argument("--microbatches", type=int, nargs="+", default=[2, 4, 8, 16])
-    parser.add_argument("--batch-size", type=int, default=128, help="images a step, the same for all")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the finalists are timed")
-    parser.add_argument("--steps", type=int, default=20, help="training steps of an epoch")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=jobs.positive, default=128, help="images a step, the same for all")
+    parser.add_argument("--rounds", type=jobs.positive, default=3, help="how often the finalists are timed")
+    parser.add_argument("--steps", type=jobs.positive, default=20, help="training steps of an epoch")
+    parser.add_argument("--epochs", type=jobs.positive, default=2)
     parser.add_argument("--accuracy", type=float, default=0.9, help="test accuracy whose time is reported")
     parser.add_argument("--work", type=Path, default=Path("outputs/comparison"), help="where results are kept")
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "comparison.md")
-    parser.add_argument("overrides", nargs="*", help="further settings for all")
-    options = parser.parse_args(arguments)
+    options = jobs.parsed(parser, arguments)
     options.work = options.work.resolve()
     names = list(schedules.possible(options.schedules, options.microbatches, options.batch_size, options.ranks))
     trials = {

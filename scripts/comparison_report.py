@@ -61,7 +61,7 @@ def write(report: Path, found: Sequence[Comparison], options: argparse.Namespace
         "",
         f"Written by `scripts/compare.py`; {options.ranks} ranks, batch {options.batch_size} for all, "
         f"{options.epochs} epochs of {options.steps} steps of synthetic images, {options.rounds} rounds in turn; "
-        f"one thread a rank. {_machine(options.ranks)}",
+        f"one thread a rank; local losses by {_local_loss(found[0])}. {machine(options.ranks)}",
         "",
         "Speeds are medians with their range in brackets. The efficiency is the speed over that of one process with "
         "the same kind of training times the number of ranks; for ranks that share cores it says nothing.",
@@ -73,10 +73,16 @@ def write(report: Path, found: Sequence[Comparison], options: argparse.Namespace
     report.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _machine(ranks: int) -> str:
+def machine(ranks: int) -> str:
+    """Where the jobs run, and with which torch: results of another do not belong into the same report."""
     cores = len(jobs.cores())
     sharing = "each rank pinned to a core" if ranks <= cores else f"the ranks share {cores} cores"
     return f"{platform.machine()}, {os.cpu_count()} cores, {sharing}, torch {torch.__version__}."
+
+
+def _local_loss(found: Comparison) -> str:
+    """The class of the local loss of the jobs that have one."""
+    return str(FinishedRun.read(found.folders["ppll"]).config["local_loss"]["_target_"]).rpartition(".")[2]
 
 
 def _table(found: Comparison, options: argparse.Namespace) -> list[str]:

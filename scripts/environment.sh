@@ -1,16 +1,16 @@
 # Sourced by launch.sh and scripts/test.sh: makes the virtual environment of this checkout on first use and enters it.
-# VENV names another place for it, PYTHON another interpreter. Extra arguments name the extras to install.
+# VENV names another place for it, PYTHON another interpreter. The argument names the extras to install.
 
 make_environment() {
     local extras=$1 venv=${VENV:-.venv} python=${PYTHON:-python3} wanted
     wanted=$(cat setup.cfg pyproject.toml <(echo "$extras") | cksum)
-    if [[ ! -x $venv/bin/python ]]; then
+    if [[ ! -f $venv/bin/activate ]]; then  # what venv writes last
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
             echo "error: $("$python" --version) is too old, Python 3.11 or newer is needed; set PYTHON=..." >&2
             return 2
         }
         echo "making the environment $venv (once; a few minutes and 6 GB)" >&2
-        "$python" -m venv "$venv"
+        "$python" -m venv --clear "$venv"
     fi
     # shellcheck disable=SC1091
     source "$venv/bin/activate"

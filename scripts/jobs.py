@@ -1,7 +1,9 @@
 """One run of the trainer as a torchrun job of its own, for the scripts that time and compare."""
 
+import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -64,7 +66,28 @@ class Result:
 
 def cores() -> list[int]:
     """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0))
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a script, and as ``overrides`` every ``NAME=VALUE`` wherever it stands: an option that takes
+    several values would take it for one."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    overrides = [word for word in words if re.match(r"[+~]*[\w./@]+=", word)]
+    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="further settings of the trainer, for all")
+    options = parser.parse_args([word for word in words if word not in overrides])
+    if options.overrides:
+        parser.error(f"{options.overrides[0]} is no NAME=VALUE")
+    options.overrides = overrides
+    return options
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, as the type of an option."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
 
 
 def run(ranks: int, overrides: Sequence[str], directory: Path, pinned: bool = False) -> Result:
@@ -102,7 +125,8 @@ def _launch(ranks: int, arguments: Sequence[str], directory: Path, pinned: bool)
         wrapper = [sys.executable, str(ROOT / "scripts" / "pinned.py"), ",".join(map(str, cores()))]
         program = [*wrapper, *program]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # a person's own classes may lie there
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         [*launcher, "--no-python", *program], env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False,

@@ -11,29 +11,26 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import jobs
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
-import torch  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from hydra.core.config_store import ConfigStore  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
-
-from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network  # noqa: E402
-from trainer.block import Block  # noqa: E402
-from trainer.blocks import make_block  # noqa: E402
-from trainer.data.source import ImageSource  # noqa: E402
-from trainer.graphed import GraphedBlock  # noqa: E402
-from trainer.kernels import kernels  # noqa: E402
-from trainer.packet import Packet  # noqa: E402
-from trainer.plan import Plan  # noqa: E402
-from trainer.precision import DTYPES  # noqa: E402
-from trainer.schedules import Constant  # noqa: E402
-from trainer.settings import Settings  # noqa: E402
-from trainer.update import Update  # noqa: E402
+from trainer.assemble import augmentations, data_spec, label_mixes, load_images, make_network
+from trainer.block import Block
+from trainer.blocks import make_block
+from trainer.data.source import ImageSource
+from trainer.graphed import GraphedBlock
+from trainer.kernels import kernels
+from trainer.packet import Packet
+from trainer.plan import Plan
+from trainer.precision import DTYPES
+from trainer.schedules import Constant
+from trainer.settings import Settings
+from trainer.update import Update
 
 MODELS = {"resnet32": 1024, "resnet110": 1024, "wide_resnet28_10": 128, "vit_small": 256}
 """Images a step of each, unless the command says otherwise."""
@@ -50,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL")
     parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="N", help="of each model")
     parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--steps", type=int, default=12, help="timed steps")
-    parser.add_argument("overrides", nargs="*", help="further settings, such as local_loss=infopro")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--steps", type=jobs.positive, default=12, help="timed steps")
+    options = jobs.parsed(parser, arguments)
     sizes = options.batch_sizes or [MODELS.get(model, 0) for model in options.models]
     if len(sizes) != len(options.models) or min(sizes) < 1 or options.steps < 1:
         parser.error(f"--batch-sizes needs a number for each model but {', '.join(MODELS)}; --steps at least 1")
@@ -108,7 +104,7 @@ def measure(
 def composed(*overrides: str) -> dict[str, Any]:
     """The configuration that the trainer would have."""
     ConfigStore.instance().store("schema", Settings)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(jobs.ROOT / "conf"), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     return dict(config)
 

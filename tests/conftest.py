@@ -1,7 +1,6 @@
 """What every test shares: small networks, data without meaning, and the configuration as the command line makes it."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,21 +17,14 @@ from trainer.main import CONFIGS
 from trainer.network import Network
 from trainer.settings import Settings
 
-SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
-
 Compose = Callable[..., dict[str, Any]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU, or images that the project does not ship, where they are not there."""
-    missing = {
-        "gpu": not torch.cuda.is_available(),
-        "data": not (SHARED_DATA / "cifar10_small.npz").is_file(),
-    }
+    """Skip what needs a GPU where there is none."""
     for item in items:
-        for marker, absent in missing.items():
-            if absent and item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=f"no {marker} here"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no gpu here"))
 
 
 @pytest.fixture(autouse=True)

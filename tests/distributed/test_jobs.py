@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SHARED_DATA
 from tests.distributed.conftest import TINY, Job, run
 from trainer.evaluate import evaluate
 
@@ -102,13 +101,14 @@ def test_a_preview_trains_nothing(torchrun: Job, tmp_path: Path) -> None:
     assert job.status == 0 and "sends a step" in job.out and not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.data
 def test_every_block_learns_real_images(torchrun: Job, tmp_path: Path) -> None:
-    data = f"dataset.path={SHARED_DATA / 'cifar10_small.npz'}"
+    """The digits, which are the default."""
     job = torchrun(
-        4, tmp_path, "dataset=npz", data, "batch_size=64", "epochs=2", "max_steps=100", "model.depth=14",
-        "model.width=8", "optimizer.lr=0.05", "device=cpu", "tracker=none", "output_dir=run",
-    )  # fmt: skip
+        4, tmp_path, "epochs=5", "model.depth=14", "model.width=8", "device=cpu", "tracker=none", "output_dir=run"
+    )
     assert job.status == 0, job.err
-    first, last = (r["train"]["blocks"] for r in records(tmp_path / "run") if r["kind"] == "epoch")
+    summary = records(tmp_path / "run")[-1]
+    assert summary["test_accuracy"] > 0.85
+    assert summary["exit_accuracies"] == pytest.approx([0.9] * 4, abs=0.1)
+    first, *_, last = (r["train"]["blocks"] for r in records(tmp_path / "run") if r["kind"] == "epoch")
     assert all(after["loss"] < before["loss"] - 0.05 for before, after in zip(first, last, strict=True))

@@ -25,9 +25,14 @@ OVERRIDES = (
 )
 
 
-def test_models_of_torchvision_train_on_two_ranks(torchrun: Job, tmp_path: Path) -> None:
+def test_models_of_torchvision_train_on_two_ranks_as_in_one_process(
+    torchrun: Job, alone: Job, tmp_path: Path
+) -> None:
     names = f"model.name={','.join(MODELS)}"
     done = torchrun(2, tmp_path, "--multirun", *OVERRIDES, names, "hydra.sweep.dir=sweep")
+    assert done.status == 0, done.err
+    one = ("engine=sequential", "partition.blocks=2", "hydra.sweep.dir=alone")
+    done = alone(tmp_path, "--multirun", *OVERRIDES, names, *one)
     assert done.status == 0, done.err
     for job, name in enumerate(MODELS):
         lines = [json.loads(line) for line in (tmp_path / f"sweep/{job}/metrics.jsonl").read_text().splitlines()]
@@ -36,3 +41,5 @@ def test_models_of_torchvision_train_on_two_ranks(torchrun: Job, tmp_path: Path)
         assert all(math.isfinite(block["loss"]) for step in steps for block in step["blocks"]), name
         assert [len(step["blocks"]) for step in steps] == [2, 2], name
         assert lines[-1]["kind"] == "summary" and len(lines[-1]["cut_points"]) == 1, name
+        trained = [(tmp_path / sweep / str(job) / "model.safetensors").read_bytes() for sweep in ("sweep", "alone")]
+        assert trained[0] == trained[1], name

@@ -97,7 +97,7 @@ def report(curves: Curves, options: argparse.Namespace) -> str:
         "",
         f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {seeds}, cut after {points}; end-to-end "
         "training is the same with one block. Settings that the command does not name are the defaults or the "
-        "recipe's; none was tuned for a method here. The best epoch is chosen on the test set, so the last one is what "
+        "recipe's; none was tuned here. The best epoch is chosen on the test set, so the last one is what "
         "counts. "
         f"{_doubt(curves, options.data)}",
         "",

@@ -116,8 +116,8 @@ def _item(annotation: Any) -> Any:
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Raise ``SettingError`` for a scalar, a list or something in a list where the annotation ``hint`` wants another
-    kind of these, and for what is not a number anywhere."""
+    """Raise ``SettingError`` where a value, or an item of a list, does not have the annotated type ``hint``, or is
+    NaN."""
     if isinstance(value, float) and math.isnan(value):
         raise SettingError(f"{name}={value} must be a number")
     if isinstance(value, Mapping):

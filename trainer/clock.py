@@ -104,13 +104,13 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What happens inside is waiting, not work."""
+        """What happens inside is waiting for another rank."""
         with self._waiting(self._waits):
             yield
 
     @contextmanager
     def waiting_for_images(self) -> Iterator[None]:
-        """What happens inside is waiting, not work."""
+        """What happens inside is waiting for images to be read."""
         with self._waiting(self._image_waits):
             yield
 

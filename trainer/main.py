@@ -84,7 +84,7 @@ def _compose_and_run(launch: Launch, show_traceback: bool) -> None:
 
 
 def _usage(*, _root_: DictConfig) -> str:
-    """What ``--help`` says of the configuration that it stands in."""
+    """The text of ``--help`` for the composed configuration."""
     settings = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
     config: Any = OmegaConf.to_container(settings, resolve=True)
     return usage(CONFIGS, config, HydraConfig.get().runtime.choices)

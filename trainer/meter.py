@@ -33,7 +33,7 @@ class Meter:
         self.terms = tuple(terms)
         self._names = (LOSS, RIGHT, SEEN, *(f"{LOSS}_{term}" for term in terms))
         self.sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
-        """What is summed in the window, and in the pass before it; what a checkpoint keeps."""
+        """Row 0: sums since the last ``take_window``; row 1: those of the pass before that. A checkpoint keeps both."""
         self._window, self._pass = self.sums
         self._loss, self._right, self._seen, *self._parts = self._window
 

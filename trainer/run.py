@@ -154,7 +154,10 @@ class Run:
                 )
             return Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
         wanted = default_blocks if blocks is None else blocks
-        kept = self.start.cut_points(self.config["partition"], wanted)
+        free = blocks is None and not self.engine.end_to_end
+        ranks = self.rank.world_size // self.rank.replicas
+        possible = range(ranks, len(network.names) + 1) if free else range(wanted, wanted + 1)
+        kept = self.start.cut_points(self.config["partition"], possible)
         if kept is not None:
             return Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
         return strategy.choose(network, wanted, images, device)

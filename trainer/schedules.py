@@ -16,7 +16,8 @@ class Schedule(Protocol):
 
 
 class Cosine:
-    """Half a cosine from the base rate to zero, after a linear warm-up (Loshchilov & Hutter, arXiv 1608.03983).
+    """Half a cosine over the whole run, from the base rate to zero (Loshchilov & Hutter, arXiv 1608.03983); during the
+    warm-up it is blended linearly with ``warmup_start``.
 
     With ``by_epoch`` the rate changes between epochs only, by the formula of InfoPro's code (arXiv 2101.10832): in
     epoch e of E, counted from 1, ``(1 + cos(pi e / E)) / 2``, in the W epochs of the warm-up times ``(e - 1) / W`` plus

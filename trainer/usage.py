@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("images", "weights")
-"""Folders of pieces that other files take in, from which nobody chooses."""
+"""Folders of config fragments that other files include; no groups to choose from."""
 
 COLUMN = 28
 """Where the word on a name begins; a longer name has a line of its own."""
 
 WIDTHS = (60, 110)
-"""A terminal narrower or wider than these is written to as if it were not."""
+"""The widths of lines, in columns, however narrow or wide the terminal is."""
 
 
 def usage(configs: Path, config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:

@@ -131,6 +131,18 @@ def test_other_cuts_keep_the_weights_and_start_missing_classifiers_fresh(
         }
 
 
+def test_cut_points_that_are_left_open_are_kept(command: CommandLine, tmp_path: Path) -> None:
+    """Four blocks by default in one process, one under ppll with one rank."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    left_open = (*TINY, "partition.points=null")
+    assert command(*left_open, f"output_dir={whole}").status == 0
+    assert command(*left_open, f"output_dir={stopped}", "max_steps=12").status == 0
+    outcome = command(*left_open, f"output_dir={stopped}", "engine=ppll")
+    assert outcome.status == 0, outcome.err
+    assert "4 blocks, as in the checkpoint" in outcome.out and "another objective" not in outcome.out
+    assert model(stopped) == model(whole)
+
+
 def test_an_optimizer_lays_out_what_it_keeps_for_a_fresh_classifier(command: CommandLine, tmp_path: Path) -> None:
     nadam = ("optimizer=adamw", "optimizer._target_=torch.optim.NAdam", "~optimizer.fused")
     assert command(*TINY, *nadam, f"output_dir={tmp_path}", "max_steps=12").status == 0

@@ -52,8 +52,9 @@ class Start(Protocol):
         """Raise ``SettingError`` where the model, by its units, is not the one that the weights are of."""
         ...
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
-        """The cut points to keep, for the settings of the group ``partition`` and a number of blocks, or None."""
+    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
+        """The cut points to keep, for the settings of the group ``partition`` and the numbers of blocks that these
+        ranks can have, or None."""
         ...
 
     def fill(self, learner: Learner) -> None:
@@ -94,7 +95,7 @@ class Fresh:
     def check_model(self, units: Units) -> None:
         """Nothing to compare it with."""
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
+    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
         """None."""
         return None
 
@@ -191,11 +192,11 @@ class Resumed:
         """Close the files."""
         self._checkpoint.close()
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: int) -> list[str] | None:
+    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
         """Those of the checkpoint where the settings ask for the same: measured times may differ from start to start,
-        the cuts of one run may not."""
+        and so may the number of ranks, the cuts of one run may not."""
         manifest = self._checkpoint.manifest
-        same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 == blocks
+        same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 in blocks
         return manifest.cut_points if same else None
 
     def fill(self, learner: Learner) -> None:

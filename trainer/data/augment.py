@@ -48,7 +48,7 @@ class RandomCrop:
 
 
 class HorizontalFlip:
-    """Mirror every other image, at random."""
+    """Mirror each image with probability 1/2."""
 
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """uint8 ``(N, C, H, W)`` to the same shape."""

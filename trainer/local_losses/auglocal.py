@@ -117,8 +117,8 @@ class AugLocal(LocalLoss):
     """Cross-entropy of a head of copied layers, shallower towards the end."""
 
     def __init__(self, depth: int = 2, taper: float = 0.5) -> None:
-        """``depth`` is the number of copied layers at the first cut, of which the share ``taper`` (0 to 1) of all but
-        one is left out at the last cut."""
+        """The head has ``depth`` copied layers at the first cut and ``depth - taper (depth - 1)`` at the last, linear
+        in between and rounded; ``taper`` is from 0 to 1."""
         at_least(1, {"local_loss.depth": depth})
         if not 0 <= taper <= 1:
             raise SettingError(f"local_loss.taper={taper} must lie between 0 and 1")

@@ -34,8 +34,9 @@ def fresh_copy(unit: M) -> M:
 
 
 def frozen_copy(unit: M) -> M:
-    """A copy that no optimizer and no forward changes: its parameters need no gradient, though one flows through, and
-    its batch norms normalize by the batch in training but leave their running statistics to whoever sets them."""
+    """A copy whose parameters and running statistics neither an optimizer nor a forward changes: they need no gradient,
+    though one flows through, and its batch norms normalize by the batch in training but leave their statistics to
+    whoever sets them."""
     copied = trainable_copy(unit).requires_grad_(False)
     for module in copied.modules():
         if isinstance(module, _NormBase):

@@ -75,7 +75,7 @@ class Following(LocalLoss):
         Args:
             base: the local loss after the copy.
             every: the copy is refreshed by the weights after each so many steps.
-            lag: by weights that are at least so many steps old.
+            lag: the least age, in steps, of the weights that are taken over.
 
         Raises:
             SettingError: a number is too small, ``base`` is no local loss, or it follows the next block as well.

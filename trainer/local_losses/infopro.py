@@ -1,5 +1,5 @@
-"""Information propagation (Wang et al., arXiv 2101.10832): a block keeps what is needed to reconstruct the image, the
-more so the earlier it is, and is led to the label, the more so the later it is."""
+"""Information propagation (Wang et al., arXiv 2101.10832): each block is trained to keep what reconstructs the image,
+weighted towards early blocks, and what predicts the label, weighted towards late ones."""
 
 from collections.abc import Sequence
 

@@ -55,8 +55,8 @@ class Control:
             yield json.loads(record)
 
     def part(self) -> None:
-        """At the end, wait for the others: no rank leaves before rank 0 has come here, since a launcher may end all
-        when one leaves, and rank 0, which may have the store, not before every other one has heard so."""
+        """Exit barrier. The others wait for rank 0, because a launcher may end all ranks once one exits; rank 0 waits
+        until each of them has seen that, because it may host the store."""
         if self.rank > 0:
             self._store.get("parted/0")
             self._store.set(f"parted/{self.rank}", "")

@@ -12,7 +12,7 @@ from trainer.launch import Launch
 BEAT_SECONDS = 0.5
 
 JOIN_SECONDS = 5.0
-"""How long the end waits for the last beat, of which a store that has just gone may never speak."""
+"""How long shutdown waits for the heartbeat thread, which can be stuck in a store that has just gone."""
 
 SILENCE_MARGIN = 10.0
 

@@ -17,8 +17,8 @@ from trainer.transport.lost import lost_peer
 from trainer.transport.slots import ReceiveSlot, SendSlot
 
 RUN_AHEAD = 4
-"""On CUDA the host is at most this many packets ahead of the device: it never stops the device for a header, and it
-notices a neighbor that does not answer, of which NCCL says nothing."""
+"""On CUDA the host runs at most this many packets ahead of the device. Headers are read that late, so that the device
+is not stalled, and a silent neighbor, which NCCL never reports, is noticed by then."""
 
 STOP_LEAD = RUN_AHEAD + 2
 """An early end is decided at least this many steps ahead: no receive may have been posted beyond it. A header passes a

@@ -1,9 +1,12 @@
 """What the documents point at."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Compose
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -13,6 +16,22 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def test_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+COMMAND = re.compile(r"(?:-m trainer\.main|launch\.sh) ([^#\n]*?)(?:\\?\n| {2,}#|$)", re.M)
+
+
+def commands() -> list[tuple[str, ...]]:
+    """The settings of every command that the README shows in a block of code."""
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    words = [tuple(shlex.split(found)) for block in blocks for found in COMMAND.findall(block)]
+    return [settings for settings in words if settings]
+
+
+@pytest.mark.parametrize("settings", commands(), ids=" ".join)
+def test_commands_of_the_readme_have_options_that_there_are(settings: tuple[str, ...], configured: Compose) -> None:
+    first = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in settings if not word.startswith("-")]  # of a sweep
+    assert configured(*first)["model"]
 
 
 def test_the_files_that_the_architecture_names_are_there() -> None:

@@ -147,6 +147,14 @@ def test_a_fresh_copy_keeps_constants():
     assert torch.equal(norm.weight, torch.ones(3)) and torch.equal(norm.bias, torch.zeros(3))
 
 
+def test_a_fresh_copy_knows_nothing_of_what_a_trained_norm_has_seen():
+    trained = nn.Sequential(nn.BatchNorm2d(3))
+    trained(torch.randn(4, 3, 2, 2) + 5)
+    (norm,) = fresh_copy(trained)
+    assert norm.running_mean.tolist() == [0] * 3 and norm.running_var.tolist() == [1] * 3
+    assert trained[0].running_mean.min() > 0
+
+
 @pytest.mark.parametrize("arguments, message", [((0,), "depth=0 must be at least 1"), ((2, 2.0), "taper=2.0 must lie")])
 def test_wrong_settings(arguments, message):
     with pytest.raises(SettingError, match=message):

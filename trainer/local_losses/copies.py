@@ -24,12 +24,15 @@ def trainable_copy(unit: M) -> M:
 def fresh_copy(unit: M) -> M:
     """A copy with initial weights of its own: those of ``unit`` in a random order, drawn from torch's global generator.
     Initial weights are independent draws of one distribution in each tensor, so the order makes them new ones of the
-    same distribution, whatever the model's way of initialization."""
+    same distribution, whatever the model's way of initialization; of trained ones that keeps their sizes alone."""
     copied = trainable_copy(unit)
     with torch.no_grad():
         for parameter in copied.parameters():
             order = torch.randperm(parameter.numel())
             parameter.copy_(parameter.flatten()[order].view(parameter.shape))
+    for module in copied.modules():
+        if isinstance(module, _NormBase):
+            module.reset_running_stats()
     return copied
 
 

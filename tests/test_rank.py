@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests.test_launch import TORCHRUN
+from trainer.cores import available_cores
 from trainer.errors import SettingError
 from trainer.launch import Launch
-from trainer.rank import Rank, available_cores, choose_device, choose_threads, share_a_gpu
+from trainer.rank import Rank, choose_device, choose_threads, share_a_gpu
 
 
 def test_threads() -> None:

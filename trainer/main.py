@@ -22,7 +22,7 @@ from trainer.errors import SettingError
 from trainer.failing import end_with_others, fail
 from trainer.kernels import kernels
 from trainer.launch import Launch
-from trainer.place import Place, check_places, sweep_of_job
+from trainer.claim import Claim, check_directories, sweep_of_job
 from trainer.rank import Rank
 from trainer.run import Run
 from trainer.settings import Settings, check
@@ -109,21 +109,21 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     check(checked, list(map(str, settings)))
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
-    check_places(settings, swept)
+    check_directories(settings, swept)
     job = hydra_config.job.num if swept else 0
     if swept and launch.rank == 0:
         print(f"job {job} of the sweep: {' '.join(hydra_config.overrides.task)}", flush=True)
     rank = Rank.join(launch, job, settings.device, settings.threads, settings.timeout_seconds)
-    place = Place(settings, launch, job, swept)
+    claim = Claim(settings, launch, job, swept)
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-        decision = rank.control.agree("start", place.decide)
+        decision = rank.control.agree("start", claim.decide)
         run = Run(config, rank, start_of(decision, settings.resume_strict))
         if settings.dry_run:
             if rank.rank == 0:
                 run.preview()
             return 0.0
-        directory = place.directory()
+        directory = claim.directory()
         if not launch.one_node:
             require_shared(directory.path, rank.control)
         config["output_dir"], config["threads"] = str(directory.path), rank.threads
@@ -139,7 +139,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     finally:
         if sys.exc_info()[0] is None:
             rank.leave()
-        place.leave()
+        claim.leave()
 
 
 def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:

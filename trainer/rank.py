@@ -10,6 +10,7 @@ from typing import cast
 import torch
 import torch.distributed as dist
 
+from trainer.cores import available_cores
 from trainer.errors import PeerError, SettingError
 from trainer.launch import Launch
 from trainer.transport.control import Control
@@ -72,14 +73,19 @@ class Rank:
         return self.launch.world_size
 
     @property
+    def replica_size(self) -> int:
+        """How many ranks share one copy of the model."""
+        return self.world_size // self.replicas
+
+    @property
     def replica(self) -> int:
         """Which copy of the model this rank has a part of."""
-        return self.rank // (self.world_size // self.replicas)
+        return self.rank // self.replica_size
 
     @property
     def first(self) -> int:
         """The first rank of this replica, which has its images."""
-        return self.replica * (self.world_size // self.replicas)
+        return self.replica * self.replica_size
 
     @property
     def backend(self) -> str:
@@ -113,11 +119,6 @@ class Rank:
         self.control.part()
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def available_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

@@ -139,8 +139,9 @@ class Run:
                 f"batch_size={self.config['batch_size']} gives one image a step, which is too few for the batch norm "
                 f"of this model or local loss: {error}"
             ) from error
-        ranks = self.rank.world_size // self.rank.replicas
-        return Partition.of(self.network, chosen, lambda seconds: self.engine.place(seconds, ranks))
+        return Partition.of(
+            self.network, chosen, lambda seconds: self.engine.place(seconds, self.rank.replica_size)
+        )
 
     def _choose(self, strategy: Strategy, default_blocks: int) -> Chosen:
         points, blocks = (self.config["partition"].get(key) for key in PARTITION_KEYS)
@@ -155,8 +156,7 @@ class Run:
             return Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
         wanted = default_blocks if blocks is None else blocks
         free = blocks is None and not self.engine.end_to_end
-        ranks = self.rank.world_size // self.rank.replicas
-        possible = range(ranks, len(network.names) + 1) if free else range(wanted, wanted + 1)
+        possible = range(self.rank.replica_size, len(network.names) + 1) if free else range(wanted, wanted + 1)
         kept = self.start.cut_points(self.config["partition"], possible)
         if kept is not None:
             return Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")

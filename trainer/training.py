@@ -9,11 +9,11 @@ from torch import Tensor
 
 from trainer.checkpoint.collector import Collector, RunIdentity
 from trainer.checkpoint.keeper import Keeper, Rhythm
-from trainer.learner import Learner
 from trainer.clock import Clock
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
+from trainer.learner import Learner
 from trainer.reporting.background import CLOSE_SECONDS, Background
 from trainer.reporting.board import Board, Taker, summarize
 from trainer.reporting.console import Console

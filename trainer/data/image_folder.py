@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trainer.clock import Clock
+from trainer.cores import available_cores
 from trainer.data.images import DataSpec, Pick, check_normalization, split_off
 from trainer.errors import SettingError, at_least
 from trainer.packet import Kind
-from trainer.rank import available_cores
 from trainer.seeds import derive
 
 TEST_CROP = 0.875

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from trainer.checkpoint.keeper import Keeper
 from trainer.checkpoint.start import Start
-from trainer.learner import Learner
 from trainer.clock import Clock
 from trainer.data.augment import Augmentation
 from trainer.data.images import Pictures
 from trainer.data.mix import Mix
 from trainer.errors import SettingError
+from trainer.learner import Learner
 from trainer.network import Network
 from trainer.partition.partition import Partition
 from trainer.plan import Plan

@@ -15,6 +15,7 @@ JOIN_SECONDS = 5.0
 """How long shutdown waits for the heartbeat thread, which can be stuck in a store that has just gone."""
 
 SILENCE_MARGIN = 10.0
+"""So many seconds longer than the time limit a rank may be silent: whoever waits for it says more."""
 
 CHECK_SECONDS = 10.0
 """How often a rank counts the others' beats."""

@@ -13,7 +13,7 @@ from trainer.launch import Launch
 from trainer.rundir import RunDirectory
 
 
-def check_places(settings: DictConfig, swept: bool) -> None:
+def check_directories(settings: DictConfig, swept: bool) -> None:
     """Refuse a directory given where it does not count."""
     if swept and settings.output_dir is not None and not OmegaConf.is_interpolation(settings, "output_dir"):
         raise SettingError(
@@ -31,8 +31,8 @@ def sweep_of_job() -> str | None:
     return str(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
 
 
-class Place:
-    """A job's run directory, as rank 0 finds it and every rank is told."""
+class Claim:
+    """A job's claim to a run directory, which rank 0 finds and every rank is told."""
 
     def __init__(self, settings: DictConfig, launch: Launch, job: int, swept: bool) -> None:
         self._settings, self._launch, self._job = settings, launch, job

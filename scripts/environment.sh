@@ -10,7 +10,7 @@ make_environment() {
             return 2
         }
         echo "making the environment $venv (once; a few minutes and 6 GB)" >&2
-        "$python" -m venv --clear "$venv"
+        "$python" -m venv "$venv"
     fi
     # shellcheck disable=SC1091
     source "$venv/bin/activate"

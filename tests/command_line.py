@@ -14,7 +14,7 @@ import trainer.main
 
 TINY = (
     "engine=sequential", "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=20", "dataset.image_size=8",
-    "model.depth=8", "model.width=4", "local_loss=greedy", "partition.points=[stem,layer2.0]", "batch_size=8",
+    "model.depth=8", "model.width=8", "local_loss=greedy", "partition.points=[stem,layer2.0]", "batch_size=8",
     "epochs=3", "device=cpu", "threads=1", "tracker=none", "log.every_steps=1",
 )  # fmt: skip
 """Three epochs of eight steps in a second; the last test batch is short."""

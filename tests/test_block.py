@@ -40,7 +40,7 @@ def test_the_output_is_detached_and_the_labels_go_with_it(network: Network) -> N
     block = trainable(network, ["layer1.0"], 0)
     output = block.forward(packet())
     assert output.features.requires_grad and not output["x"].requires_grad
-    assert output["x"].shape == (4, 4, 16, 16) and output["x"].is_contiguous(memory_format=torch.channels_last)
+    assert output["x"].shape == (4, 8, 16, 16) and output["x"].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(output["label"], torch.arange(4)) and output.tag == packet().tag
 
 
@@ -153,7 +153,7 @@ def test_dropout_differs_between_steps_and_parts_of_a_batch() -> None:
 def test_what_crosses_a_cut_is_declared(network: Network) -> None:
     layouts = edge_layouts(network, ["stem", "layer2.0"], 4, torch.bfloat16)
     assert [[field.name for field in layout.fields] for layout in layouts] == [["header", "x", "label"]] * 2
-    assert layouts[1].fields[1].shape == (4, 8, 8, 8) and layouts[1].fields[1].dtype == torch.bfloat16
+    assert layouts[1].fields[1].shape == (4, 16, 8, 8) and layouts[1].fields[1].dtype == torch.bfloat16
 
 
 def test_the_schedule_sets_the_rate_of_each_step() -> None:

@@ -74,7 +74,8 @@ def test_weights_of_another_model_are_refused_before_anything_is_written(
     assert command(*TINY, f"output_dir={old}", "max_steps=2").status == 0
     before = {file: file.read_bytes() for file in old.rglob("*") if file.is_file()}
     given = (f"output_dir={new}", begin.format(old=old)) if "init" in begin else (begin.format(old=old),)
-    outcome = command(*TINY, *given, "model.width=8", "resume_strict=false")
-    assert_one_sentence(outcome, "stem.conv.weight of shape (4, 3, 3, 3), but the model wants it of shape (8, 3, 3, 3)")
+    outcome = command(*TINY, *given, "model.width=16", "resume_strict=false")
+    shapes = "stem.conv.weight of shape (8, 3, 3, 3), but the model wants it of shape (16, 3, 3, 3)"
+    assert_one_sentence(outcome, shapes)
     assert "init_from=" in outcome.err or "init" not in begin
     assert {file: file.read_bytes() for file in old.rglob("*") if file.is_file()} == before and not new.exists()

@@ -58,7 +58,7 @@ def packet(step: int, kind: Kind = Kind.TRAIN) -> Packet:
 
 
 def made(kind: type[Block], local_loss: str, options: UpdateOptions, configured: Compose, spec: DataSpec) -> Block:
-    network = make_network(configured("model.depth=8", "model.width=4", f"local_loss={local_loss}"), spec)
+    network = make_network(configured("model.depth=8", "model.width=8", f"local_loss={local_loss}"), spec)
     block = make_block(network, ["layer1.0"], 0, 4, CPU, torch.float32, kind)
     block.train_with(Update(block.parameters(), lambda p: torch.optim.SGD(p, 0.1, 0.9), Constant(), 1, 10, options))
     return block

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from trainer.training import save_model, train
 
 SMALL = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=20", "dataset.image_size=8", "batch_size=16",
-    "model.depth=8", "model.width=4", "epochs=2", "engine=sequential", "partition.blocks=3", "tracker=none",
+    "model.depth=8", "model.width=8", "epochs=2", "engine=sequential", "partition.blocks=3", "tracker=none",
     "threads=1",
 )  # fmt: skip
 
@@ -65,9 +66,9 @@ def test_evaluation_on_other_images(
         said = capsys.readouterr()
         return said.out or said.err
 
-    whole = evaluate(str(finished), dataset={"test_size": 10})[-1]
+    whole = evaluate(str(finished), dataset={"test_size": 15})[-1]
     assert whole != evaluate(str(finished))[-1]
-    assert f"the whole model           {100 * whole:6.2f} %" in printed("dataset.test_size=10")
+    assert re.search(f"the whole model +{100 * whole:.2f} %", printed("dataset.test_size=15"))
     assert printed("dataset.validation=8").startswith("validation accuracy of")
     shape = "the dataset has images of shape (3, 4, 4), but the network was trained for (3, 8, 8)"
     assert printed("dataset.image_size=4") == f"error: {shape}\n"

@@ -78,7 +78,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CHANGES = {
     "seed=1": "seed=1 (was 0): this would change the result",
-    "model.width=8": "model.width=8 (was 4): this would change the result",
+    "model.width=16": "model.width=16 (was 8): this would change the result",
     "optimizer.lr=0.5": "optimizer.lr=0.5 (was 0.1)",
     "optimizer=adamw": "optimizer._target_=torch.optim.AdamW (was torch.optim.SGD)",
     "epochs=4": "epochs=4 (was 3)",

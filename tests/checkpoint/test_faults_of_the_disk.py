@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 """Before a command: permissions hold, even for root."""
 
-SMALL_DISK = ("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=170k none "$0" && exec "$@"')
+SMALL_DISK = ("unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=500k none "$0" && exec "$@"')
 """Before a directory and a command: the directory has room for two checkpoints of ``TINY``."""
 
 

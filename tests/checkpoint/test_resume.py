@@ -242,7 +242,7 @@ def test_weights_are_no_average_any_more_where_none_is_asked_for(command: Comman
 
 
 def test_only_an_unfinished_batch_leaves_gradients(command: CommandLine, tmp_path: Path) -> None:
-    parts = ("update.accumulate=2", "checkpoint.every_steps=1", "checkpoint.keep=9")
+    parts = ("update.accumulate=2", "optimizer.lr=0.01", "checkpoint.every_steps=1", "checkpoint.keep=9")
     assert command(*TINY, f"output_dir={tmp_path}", "max_steps=4", *parts).status == 0
     for step, left in ((3, True), (4, False)):
         kept = load_file(tmp_path / f"checkpoints/step-{step:08d}/rank-0.safetensors")
@@ -251,7 +251,7 @@ def test_only_an_unfinished_batch_leaves_gradients(command: CommandLine, tmp_pat
 
 def test_a_batch_is_gone_on_with_elsewhere(command: CommandLine, tmp_path: Path) -> None:
     """Where the classifier after a cut has the same names and other shapes, and where batches have other parts."""
-    parts = ("update.accumulate=2", "local_loss=infopro", "local_loss.reconstruct=input")
+    parts = ("update.accumulate=2", "optimizer.lr=0.01", "local_loss=infopro", "local_loss.reconstruct=input")
     assert command(*TINY, f"output_dir={tmp_path}", "max_steps=3", *parts).status == 0
     for changed in ("partition.points=[layer2.0]", "update.accumulate=4"):
         run = tmp_path / changed.split("=")[0]

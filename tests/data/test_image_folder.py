@@ -105,7 +105,7 @@ def test_waiting_for_an_image_is_measured(folder):
 def test_a_run_shows_how_long_it_waited_for_images(folder, command):
     # Without workers: a process forked here would not leave by the os._exit that the fixture replaces.
     settings = ("dataset=image_folder", f"dataset.root={folder}", "dataset.image_size=16", "dataset.workers=0")
-    sizes = ("model.depth=8", "model.width=4", "batch_size=1", "epochs=2", "threads=1")
+    sizes = ("model.depth=8", "model.width=8", "batch_size=1", "epochs=2", "threads=1")
     run = ("engine=sequential", "local_loss=greedy", "tracker=none", f"output_dir={folder / 'run'}")
     done = command(*settings, *sizes, *run)
     assert done.status == 0, done.err

@@ -29,7 +29,7 @@ SMALL = ("device=cuda", "deterministic=true", "model.depth=14", "model.width=8",
 
 SOFT_AND_RANDOM = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=8", "dataset.image_size=16", "dataset.mixup=0.2",
-    "dataset.cutmix=1", "dataset.label_smoothing=0.1", "dataset.random_erasing=0.5", "model.depth=8", "model.width=4",
+    "dataset.cutmix=1", "dataset.label_smoothing=0.1", "dataset.random_erasing=0.5", "model.depth=8", "model.width=8",
     "dataset.augment=[{_target_:trainer.data.augment.RandomCrop,padding:2},"
     "{_target_:trainer.data.augment.HorizontalFlip}]",
 )  # fmt: skip

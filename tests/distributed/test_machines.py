@@ -12,7 +12,7 @@ import pytest
 from tests.distributed.conftest import TINY, Finished, Job, run
 from tests.distributed.test_identity import assert_identical, weights
 
-SMALL = (*TINY, "model.depth=8", "model.width=4", "partition.points=[stem]")
+SMALL = (*TINY, "model.depth=8", "model.width=8", "partition.points=[stem]")
 
 MAIN = "import runpy; runpy.run_module('trainer.main', run_name='__main__')"
 

@@ -30,7 +30,7 @@ from trainer.training import train
 
 TINY = (
     "dataset=synthetic", "dataset.image_size=8", "dataset.train_size=32", "dataset.test_size=4", "batch_size=4",
-    "epochs=1", "partition.points=[layer1.0,layer2.0]", "model.depth=8", "model.width=4", "tracker=none",
+    "epochs=1", "partition.points=[layer1.0,layer2.0]", "model.depth=8", "model.width=8", "tracker=none",
     "engine=sequential", "threads=1", "device=cpu",
 )  # fmt: skip
 

@@ -1,6 +1,5 @@
 """What each rank will need of memory, found before it needs it."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from trainer.blocks import edge_layouts
 from trainer.engines.base import StepOptions
+from trainer.meta import META, Shapes, on_meta
 from trainer.network import Network
 from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
@@ -81,16 +81,15 @@ def _frozen(network: Network, cuts: Sequence[str]) -> list[int]:
 
 def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[int]:
     """The bytes of activations that each block keeps between its forward and its backward."""
-    meta = torch.device("meta")
-    packet, kept = blank_packet(network, batch_size, meta), []
+    packet, kept = blank_packet(network, batch_size, META), []
     for units in network.split(cuts):
-        body = nn.Sequential(*copy.deepcopy(list(units.values()))).to(meta)
-        classifier = network.classifier(list(units)[-1], cuts).to(meta)
+        body = on_meta(nn.Sequential(*units.values()))
+        classifier = network.classifier(list(units)[-1], cuts).to(META)
         work = count(
             nn.ModuleList([body, classifier]),
             lambda: classifier.compute_loss(body(packet["x"]), packet).loss,  # noqa: B023
         )
         kept.append(work.kept_bytes)
-        with torch.no_grad():
+        with torch.no_grad(), Shapes():
             packet = replace(packet, fields={**packet.fields, "x": body(packet["x"])})
     return kept

@@ -1,6 +1,5 @@
 """The network of a run: its units, the shapes between them, and the local classifiers that a partition asks for."""
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import nn
 from trainer.data.images import DataSpec
 from trainer.errors import SettingError
 from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss, ModelOutput, NoLocalLoss, Site
+from trainer.meta import META, Shapes, on_meta
 from trainer.seeds import seeded
 from trainer.units import Units, units_of, work_out_of_place
 
@@ -105,12 +105,12 @@ def _keep_input(unit: nn.Module) -> None:
 def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shape of one sample after each unit, found without computing anything. Raises ``SettingError`` for a unit
     that can't take what the one before it gives."""
-    x = torch.empty(2, *image_shape, device="meta")
+    x = torch.empty(2, *image_shape, device=META)
     shapes = {}
-    with torch.no_grad():
+    with torch.no_grad(), Shapes():
         for name, unit in units.items():
             try:
-                x = copy.deepcopy(unit).to("meta").eval()(x)
+                x = on_meta(unit).eval()(x)
             except (RuntimeError, ValueError, TypeError, AssertionError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise SettingError(

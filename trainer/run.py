@@ -153,13 +153,13 @@ class Run:
                     f"partition.blocks={blocks} contradicts the {len(cuts)} cut points of partition.points; "
                     f"leave one of them out"
                 )
-            return Chosen(cuts, strategy.costs(network, images, device), "explicit cut points")
+            return Chosen(cuts, strategy.costs(network, images, device, cuts), "explicit cut points")
         wanted = default_blocks if blocks is None else blocks
         free = blocks is None and not self.engine.end_to_end
         possible = range(self.rank.replica_size, len(network.names) + 1) if free else range(wanted, wanted + 1)
         kept = self.start.cut_points(self.config["partition"], possible)
         if kept is not None:
-            return Chosen(kept, strategy.costs(network, images, device), "as in the checkpoint")
+            return Chosen(kept, strategy.costs(network, images, device, kept), "as in the checkpoint")
         return strategy.choose(network, wanted, images, device)
 
     def describe(self) -> list[str]:

@@ -46,7 +46,7 @@ def test_a_cut_without_a_classifier_says_what_the_local_loss_says(network: Netwo
             return super().classifier(site)
 
     picky = replace(network, local_loss=Picky())
-    chosen = Chosen(["stem"], Balanced(**MACHINES).costs(picky, 16, CPU), "explicit cut points")
+    chosen = Chosen(["stem"], Balanced(**MACHINES).costs(picky, 16, CPU, ["stem"]), "explicit cut points")
     with pytest.raises(SettingError, match="local_loss=picky has no head here"):
         Partition.of(picky, chosen, on(1))
 

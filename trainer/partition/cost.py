@@ -9,7 +9,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.data.source import data_fields
 from trainer.errors import SettingError
+from trainer.meta import META, Shapes, on_meta
 from trainer.network import Network
 from trainer.packet import Kind, Packet, Tag
 from trainer.units import placed
@@ -50,7 +51,8 @@ class Costs:
     Attributes:
         first: of a unit that begins a block, whose input needs no gradient.
         inner: of any other unit.
-        classifier: of the local classifier after a unit; infinite where the local loss has none for its features.
+        classifier: of the local classifier after a unit, for the units that were asked for; infinite where the local
+            loss has none for its features.
     """
 
     first: dict[str, float]
@@ -68,21 +70,20 @@ Timer = Callable[[nn.Module, Tensor, Callable[[], Tensor]], float]
 anything)."""
 
 
-def costs_of(network: Network, batch_size: int, device: torch.device, timer: Timer) -> Costs:
-    """The cost of every unit and of a local classifier after every unit but the last, at ``batch_size`` images a step,
-    by ``timer`` on ``device``."""
+def costs_of(network: Network, batch_size: int, cuts: Collection[str], device: torch.device, timer: Timer) -> Costs:
+    """The cost of every unit and of a local classifier after each of ``cuts``, at ``batch_size`` images a step, by
+    ``timer`` on ``device``."""
     first, inner, classifier = {}, {}, {}
     packet = blank_packet(network, batch_size, device)
     x = packet["x"]
-    names = network.names
     for name, unit in network.units.items():
-        unit = placed(copy.deepcopy(unit), device)
+        unit = placed(on_meta(unit) if device == META else copy.deepcopy(unit), device)
         first[name] = timer(unit, x, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
         wanting = x.clone().requires_grad_()
         inner[name] = timer(unit, wanting, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
-        with torch.no_grad():
+        with torch.no_grad(), Shapes() if device == META else nullcontext():
             x = unit(x)
-        if name != names[-1]:
+        if name in cuts:
             classifier[name] = _classifier_cost(network, name, x, packet, device, timer)
     return Costs(first, inner, classifier)
 
@@ -92,7 +93,7 @@ def _classifier_cost(
 ) -> float:
     try:
         # On the meta device a head takes no memory, however absurdly large it would be here.
-        with device if device.type == "meta" else nullcontext():
+        with device if device == META else nullcontext():
             classifier = placed(network.classifier(cut, [cut]), device)
     except SettingError:
         return math.inf
@@ -108,7 +109,7 @@ def blank_packet(network: Network, batch_size: int, device: torch.device) -> Pac
     return Packet(Tag(Kind.TRAIN, 1, batch_size), fields)
 
 
-def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
+def counted(network: Network, batch_size: int, cuts: Collection[str], machine: Machine) -> Costs:
     """Costs by counting: the same on every machine, in no time."""
     known: dict[Any, float] = {}
 
@@ -121,10 +122,12 @@ def counted(network: Network, batch_size: int, machine: Machine) -> Costs:
             known[kind] = machine.seconds(work.flops, work.nbytes)
         return known[kind]
 
-    return costs_of(network, batch_size, torch.device("meta"), timer)
+    return costs_of(network, batch_size, cuts, META, timer)
 
 
-def measured(network: Network, batch_size: int, device: torch.device, repeats: int) -> Costs:
+def measured(
+    network: Network, batch_size: int, cuts: Collection[str], device: torch.device, repeats: int
+) -> Costs:
     """Costs by the clock: the median of ``repeats`` steps of each piece, in seconds, on ``device``."""
 
     def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
@@ -143,7 +146,7 @@ def measured(network: Network, batch_size: int, device: torch.device, repeats: i
             seconds.append(_now(device) - begin)
         return statistics.median(seconds[1:])
 
-    return costs_of(network, batch_size, device, timer)
+    return costs_of(network, batch_size, cuts, device, timer)
 
 
 def _now(device: torch.device) -> float:
@@ -179,7 +182,7 @@ def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
 
     traffic, flops = _Traffic(), FlopCounterMode(display=False)
     saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with flops, traffic, saved if parameters else nullcontext():
+    with flops, Shapes(), traffic, saved if parameters else nullcontext():
         _backward(forward())
     optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     module.zero_grad()

@@ -33,12 +33,12 @@ class Strategy(ABC):
     how: str
 
     @abstractmethod
-    def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:
-        """What units and classifiers cost."""
+    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
+        """What the units cost, and the local classifiers after ``cuts``."""
 
     def choose(self, network: Network, blocks: int, batch_size: int, device: torch.device) -> Chosen:
         """Cut points for so many blocks."""
-        costs = self.costs(network, batch_size, device)
+        costs = self.costs(network, batch_size, device, network.names[:-1])
         return Chosen(balanced_cuts(network.names, blocks, costs), costs, self.how)
 
 
@@ -55,9 +55,9 @@ class Balanced(Strategy):
                     raise SettingError(f"partition.{device}.{name}={value} must be above 0")
         self._machines = {"cpu": Machine(**cpu), "cuda": Machine(**cuda)}
 
-    def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:
+    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
         """Counted."""
-        return counted(network, batch_size, self._machines[device.type])
+        return counted(network, batch_size, cuts, self._machines[device.type])
 
 
 class Profiled(Strategy):
@@ -70,9 +70,9 @@ class Profiled(Strategy):
         at_least(1, {"partition.repeats": repeats})
         self._repeats = repeats
 
-    def costs(self, network: Network, batch_size: int, device: torch.device) -> Costs:
+    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
         """Measured on this rank's device."""
-        return measured(network, batch_size, device, self._repeats)
+        return measured(network, batch_size, cuts, device, self._repeats)
 
 
 class Even(Balanced):
@@ -86,7 +86,8 @@ class Even(Balanced):
         check_blocks(blocks, names)
         size, rest = divmod(len(names), blocks)
         ends = [(k + 1) * size + min(k + 1, rest) for k in range(blocks - 1)]
-        return Chosen([names[end - 1] for end in ends], self.costs(network, batch_size, device), self.how)
+        cuts = [names[end - 1] for end in ends]
+        return Chosen(cuts, self.costs(network, batch_size, device, cuts), self.how)
 
 
 def balanced_cuts(names: Sequence[str], blocks: int, costs: Costs) -> list[str]:

@@ -1,0 +1,51 @@
+"""The meta device, on which tensors have a shape and no values: where shapes are found and costs are counted."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+M = TypeVar("M", bound=nn.Module)
+
+META = torch.device("meta")
+
+
+def on_meta(module: M) -> M:
+    """A copy of ``module`` on the meta device, made without copying a value."""
+    parameters = {id(p): nn.Parameter(_empty(p), p.requires_grad) for p in module.parameters()}
+    buffers = {id(buffer): _empty(buffer) for buffer in module.buffers()}
+    return copy.deepcopy(module, {**parameters, **buffers}).to(META)
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device=META, requires_grad=False)
+
+
+class Shapes(TorchDispatchMode):
+    """Inside, batch norm gives tensors of the right shapes at once. Torch itself takes thirty operators for that, which
+    is most of the time that a convolutional network's shapes take."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _SHAPES.get(func, func)(*args, **(kwargs or {}))
+
+
+def _batch_norm(x: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and the mean and the deviation of each channel."""
+    return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+
+def _batch_norm_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor | None, *rest: Any
+) -> Sequence[Tensor | None]:
+    """The gradients of input, weight and bias, as far as they are wanted."""
+    like = (x, weight, weight)
+    return [torch.empty_like(t) if wanted and t is not None else None for t, wanted in zip(like, rest[-1], strict=True)]
+
+
+_SHAPES = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
+}

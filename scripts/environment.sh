@@ -14,8 +14,10 @@ make_environment() {
     fi
     # shellcheck disable=SC1091
     source "$venv/bin/activate"
+    # Python compiles what it imports and keeps it, which is much less than pip would compile.
+    unset PYTHONDONTWRITEBYTECODE
     if [[ $(cat "$venv/.installed-$extras" 2>/dev/null) != "$wanted" ]]; then
-        pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" >&2
+        pip install --quiet --disable-pip-version-check --no-compile --editable ".${extras:+[$extras]}" >&2
         echo "$wanted" >"$venv/.installed-$extras"
     fi
 }

@@ -3,8 +3,9 @@
     python scripts/compare.py
     python scripts/compare.py --models resnet32 vit_tiny --ranks 2 --microbatches 2 4 8 --rounds 5
 
-First every pipeline schedule and number of micro-batches once; then the best of them, ppll, sequential local learning,
-backpropagation in one process and data parallelism in turn, several rounds. What is done is kept in the work folder:
+First every pipeline schedule and number of micro-batches once; then the best three of them, ppll, sequential local
+learning, backpropagation in one process and data parallelism in turn, several rounds. The pipeline that is compared is
+the one of the three with the highest median. What is done is kept in the work folder:
 stopped at any moment, the same command goes on from there. At the end docs/comparison.md and its plots are written.
 
 Where there are cores enough, every rank is pinned to one of its own.
@@ -13,6 +14,7 @@ Where there are cores enough, every rank is pinned to one of its own.
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +28,10 @@ import schedules
 from trainer.engines.pipeline import SCHEDULES
 
 ROUND_ENGINES = ("ppll", "sequential", "backprop", "ddp", "ddp_local")
-"""What is timed in every round, beside the best pipeline; ``backprop`` is one process, ``ddp`` the same on all."""
+"""What is timed in every round, beside the best pipelines; ``backprop`` is one process, ``ddp`` the same on all."""
+
+CONTENDERS = 3
+"""How many of the pipelines are timed in every round: of several that are close, one trial does not show the best."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model: [Case(model, "pipeline", name, count) for name, counts in names for count in counts]
         for model in options.models
     }
-    total = sum(len(cases) + (len(ROUND_ENGINES) + 1) * options.rounds for cases in trials.values())
+    finalists = {model: len(ROUND_ENGINES) + min(CONTENDERS, len(cases)) for model, cases in trials.items()}
+    total = sum(len(cases) + finalists[model] * options.rounds for model, cases in trials.items())
     if not all(trials.values()):
         parser.error("--schedules and --microbatches leave no pipeline that these ranks and this batch allow")
     runner = Runner(options, total)
@@ -144,15 +150,27 @@ def _compared(
     model: str, trials: list[Case], runner: Runner, options: argparse.Namespace
 ) -> comparison_report.Comparison:
     """All results for one model."""
-    tried = [(case.schedule, case.microbatches, runner.result(case, 0).images_per_second) for case in trials]
-    best = max(tried, key=lambda entry: entry[2])
-    finalists = [*(Case(model, engine) for engine in ROUND_ENGINES), Case(model, "pipeline", *best[:2])]
-    results: dict[str, list[jobs.Result]] = {case.engine: [] for case in finalists}
+    tried = {case: runner.result(case, 0).images_per_second for case in trials}
+    contenders = sorted(trials, key=lambda case: -tried[case])[:CONTENDERS]
+    engines = [Case(model, engine) for engine in ROUND_ENGINES]
+    rounds: dict[Case, list[jobs.Result]] = {case: [] for case in (*engines, *contenders)}
     for number in range(1, options.rounds + 1):
-        for case in finalists:
-            results[case.engine].append(runner.result(case, number))
-    folders = {case.engine: runner.folder(case, 1) for case in finalists}
-    return comparison_report.Comparison(model, tried, best[0], best[1], results, folders)
+        for case, results in rounds.items():
+            results.append(runner.result(case, number))
+
+    def speed(case: Case) -> float:
+        return statistics.median(result.images_per_second for result in rounds[case])
+
+    best = max(contenders, key=speed)
+    shown = [*engines, best]
+    return comparison_report.Comparison(
+        model,
+        [(case.schedule, case.microbatches, rate) for case, rate in tried.items()],
+        best.schedule,
+        best.microbatches,
+        {case.engine: rounds[case] for case in shown},
+        {case.engine: runner.folder(case, 1) for case in shown},
+    )
 
 
 if __name__ == "__main__":

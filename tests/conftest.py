@@ -1,5 +1,8 @@
 """What every test shares: small networks, data without meaning, and the configuration as the command line makes it."""
 
+import copy
+import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,13 +44,20 @@ def configured() -> Compose:
     """A function from command-line overrides to the resolved configuration."""
 
     def configure(*overrides: str) -> dict[str, Any]:
-        ConfigStore.instance().store("schema", Settings)
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
-            config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-        return dict(config)
+        variables = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("WANDB_")))
+        return copy.deepcopy(_composed(overrides, variables))
 
     return configure
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """What ``overrides`` give where the environment has these ``variables``, which the configuration reads."""
+    ConfigStore.instance().store("schema", Settings)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    return dict(config)
 
 
 @pytest.fixture
@@ -59,4 +69,4 @@ def spec() -> DataSpec:
 @pytest.fixture
 def network(configured: Compose, spec: DataSpec) -> Network:
     """The smallest CIFAR ResNet, trained by dgl."""
-    return make_network(configured("model.depth=8", "model.width=4"), spec)
+    return make_network(configured("model.depth=8", "model.width=8"), spec)

@@ -1,16 +1,23 @@
 """Starting real torchrun jobs, with a free port, a hard time limit and nothing left behind."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed.run
+
+import trainer.main
 
 TIMEOUT_SECONDS = 240
 
@@ -97,3 +104,68 @@ def alone() -> Job:
         return run([sys.executable, "-m", "trainer.main", *overrides], cwd)
 
     return job
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServerContext]:
+    """A process that has imported torch and the trainer, and forks those that need them; importing takes longer than
+    most jobs here."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "torch.distributed.run", "trainer.main", __name__])
+    yield context
+
+
+@pytest.fixture(scope="session")
+def forked(server: ForkServerContext) -> Job:
+    """``torchrun`` once more, it and its ranks forked from ``server``."""
+
+    def job(ranks: int, cwd: Path, *overrides: str) -> Finished:
+        options = ["--standalone", f"--nproc_per_node={ranks}", "--start-method=fork", "--run-path"]
+        return run_forked(server, torch.distributed.run.main, [*options, trainer.main.__file__, *overrides], cwd)
+
+    return job
+
+
+@pytest.fixture(scope="session")
+def forked_alone(server: ForkServerContext) -> Job:
+    """``alone`` once more, forked from ``server``."""
+    return lambda cwd, *overrides: run_forked(server, trainer.main.main, list(overrides), cwd)
+
+
+def run_forked(server: ForkServerContext, program: Callable[[], object], arguments: list[str], cwd: Path) -> Finished:
+    """Run a program's ``main`` in a process that ``server`` forks; the rest as in ``run``."""
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        process = server.Process(target=_call, args=(program, arguments, cwd, out.name, err.name))
+        process.start()
+        process.join(TIMEOUT_SECONDS)
+        ended, left = process.exitcode is not None, session(process.pid)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        process.join()
+        finished = Finished(process.exitcode or 0, out.read().decode(), err.read().decode())
+    assert ended, f"{' '.join(arguments)} did not end within {TIMEOUT_SECONDS} s\n{finished.out}\n{finished.err}"
+    assert not left, f"{' '.join(arguments)} left processes behind"
+    return finished
+
+
+def _call(program: Callable[[], object], arguments: list[str], cwd: Path, out: str, err: str) -> None:
+    """In the new process."""
+    os.setsid()
+    for name, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(name, os.O_WRONLY), descriptor)
+    os.chdir(cwd)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    torch.set_num_threads(1)
+    sys.argv[1:] = arguments
+    program()
+
+
+def session(leader: int | None) -> list[int]:
+    """The processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(folder.name)) == leader:
+                found.append(int(folder.name))
+    return found

@@ -19,9 +19,10 @@ LONG = 4000
 
 @pytest.fixture
 def job(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Job]:
-    """Three ranks that train for longer than any test waits, with a checkpoint every five steps."""
-    engine = getattr(request, "param", "ppll")
-    job = Job(tmp_path / "run", 3, LONG, 0, "timeout_seconds=5", f"engine={engine}", "batch_size=12")
+    """Ranks, three unless it says another number, that train for longer than any test waits, with a checkpoint every
+    five steps."""
+    engine, ranks = getattr(request, "param", ("ppll", 3))
+    job = Job(tmp_path / "run", ranks, LONG, 0, "timeout_seconds=5", f"engine={engine}", "batch_size=12")
     yield job
     job.end()
 
@@ -37,8 +38,8 @@ def log(job: Job) -> str:
     return (job.directory / "launcher.log").read_text()
 
 
-@pytest.mark.parametrize("job", ["ppll", "backprop"], indirect=True)
-def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> None:
+@pytest.mark.parametrize("job, ranks", [(("ppll", 3), 3), (("backprop", 2), 2)], indirect=["job"])
+def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job, ranks: int) -> None:
     until(job, 20)
     begin = time.monotonic()
     job.process.send_signal(signal.SIGTERM)
@@ -47,7 +48,7 @@ def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job) -> Non
     sentence = next(line for line in log(job).splitlines() if line.startswith("SIGTERM ended the run after step "))
     last = int(sentence.split()[6].rstrip(";"))
     manifest = json.loads((job.directory / "checkpoints" / f"step-{last:08d}" / "manifest.json").read_text())
-    assert manifest["step"] == last and len(manifest["parts"]) == 3
+    assert manifest["step"] == last and len(manifest["parts"]) == ranks
     assert not (job.directory / "model.safetensors").exists()
 
     end = last + 3  # goes on, in one process, and again ends where it would have ended
@@ -89,9 +90,9 @@ def test_a_rank_that_hangs_is_named(job: Job) -> None:
     assert not (job.directory / "model.safetensors").exists()
 
 
-def test_three_kills_cost_nothing(tmp_path: Path) -> None:
-    report = chaos(3, 1, 3, tmp_path)
-    assert len(report.kills) == 3 and report.resumes >= 2
+def test_kills_cost_nothing(tmp_path: Path) -> None:
+    report = chaos(2, 1, 2, tmp_path)
+    assert len(report.kills) == 2 and report.resumes >= 1
     assert report.identical, report.text()
     left = load_file(tmp_path / "disturbed" / "model.safetensors")
     assert any(name.startswith("local_classifiers.") for name in left)

@@ -26,8 +26,10 @@ OVERRIDES = (
 )
 
 
-def test_random_draws_and_averages_do_not_depend_on_the_placement(torchrun: Job, alone: Job, tmp_path: Path) -> None:
-    for job, where in ((alone(tmp_path, *OVERRIDES, "engine=sequential", "output_dir=one"), "one"),
-                       (torchrun(3, tmp_path, *OVERRIDES, "output_dir=three"), "three")):  # fmt: skip
+def test_random_draws_and_averages_do_not_depend_on_the_placement(
+    forked: Job, forked_alone: Job, tmp_path: Path
+) -> None:
+    for job, where in ((forked_alone(tmp_path, *OVERRIDES, "engine=sequential", "output_dir=one"), "one"),
+                       (forked(3, tmp_path, *OVERRIDES, "output_dir=three"), "three")):  # fmt: skip
         assert job.status == 0, (where, job.err)
     assert_identical(weights(tmp_path / "one"), weights(tmp_path / "three"))

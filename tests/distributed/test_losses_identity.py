@@ -1,6 +1,6 @@
-"""Every local loss, pipelined over four ranks, gives bit for bit what it gives in one process.
+"""Every local loss, pipelined over four ranks or two, gives bit for bit what it gives in one process.
 
-All cases are jobs of one sweep, so four ranks are started once: ``experiment`` files made here say what a case is.
+Cases are jobs of a sweep, so that ranks are started once: ``experiment`` files made here say what a case is.
 """
 
 import json
@@ -34,9 +34,8 @@ SMALL = {"resnet32": {"depth": 14}, "vit_tiny": {"depth": 6, "width": 48}}
 
 OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "contrast": ("infopro", "vit_tiny", {"local_loss": {"contrast": True}}),
-    "input_of_maps": ("infopro", "resnet32", {"local_loss": {"reconstruct": "input"}}),
+    "input_of_maps_bf16": ("infopro", "resnet32", {"precision": "bf16", "local_loss": {"reconstruct": "input"}}),
     "input_of_tokens": ("infopro", "vit_tiny", {"local_loss": {"reconstruct": "input"}}),
-    "bf16": ("infopro", "resnet32", {"precision": "bf16"}),
     "lag1": ("overlap", "resnet32", {"local_loss": {"lag": 1}}),
     "every2": ("overlap", "vit_tiny", {"local_loss": {"every": 2, "lag": 3}}),
     "average_bf16": ("man", "vit_tiny", {"precision": "bf16", "local_loss": {"lag": 2}}),
@@ -44,7 +43,8 @@ OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """A loss, a small model, and what is set; these runs also go from one epoch to the next."""
 
-CASES = [f"{loss}_{model}" for loss in LOSSES for model in MODELS] + [*OPTIONS]
+CASES = {4: [f"{loss}_{model}" for loss in LOSSES for model in MODELS], 2: [*OPTIONS]}
+"""By the number of ranks; two ranks have two blocks each."""
 
 STEPS = 6
 
@@ -74,17 +74,18 @@ def write_case(path: Path, loss: str, model: str, settings: dict[str, Any], epoc
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, torchrun: Job, alone: Job) -> Path:
-    """The run directories ``ppll/<n>`` and ``sequential/<n>`` of case number n."""
+def runs(tmp_path_factory: pytest.TempPathFactory, forked: Job, forked_alone: Job) -> Path:
+    """The run directories ``<ranks>/<n>`` and ``sequential<ranks>/<n>`` of case number n of so many ranks."""
     folder = tmp_path_factory.mktemp("losses")
     (folder / "experiment").mkdir()
     write_cases(folder / "experiment")
-    sweep = [*COMMON, f"experiment={','.join(CASES)}", f"hydra.searchpath=[file://{folder}]"]
-    for done in (
-        torchrun(4, folder, "--multirun", *sweep, "hydra.sweep.dir=ppll"),
-        alone(folder, "--multirun", *sweep, "engine=sequential", "hydra.sweep.dir=sequential"),
-    ):
-        assert done.status == 0, done.out[-2000:] + done.err[-4000:]
+    for ranks, cases in CASES.items():
+        sweep = ["--multirun", *COMMON, f"experiment={','.join(cases)}", f"hydra.searchpath=[file://{folder}]"]
+        for done in (
+            forked(ranks, folder, *sweep, f"hydra.sweep.dir={ranks}"),
+            forked_alone(folder, *sweep, "engine=sequential", f"hydra.sweep.dir=sequential{ranks}"),
+        ):
+            assert done.status == 0, done.out[-2000:] + done.err[-4000:]
     return folder
 
 
@@ -98,11 +99,12 @@ def test_every_local_loss_is_among_the_cases() -> None:
     assert LOSSES.keys() == {path.stem for path in (CONFIGS / "local_loss").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("number, case", enumerate(CASES))
-def test_four_ranks_are_bit_equal_to_one_process(runs: Path, number: int, case: str) -> None:
-    found, wanted = (load_file(runs / engine / str(number) / "model.safetensors") for engine in ("ppll", "sequential"))
+@pytest.mark.parametrize("ranks, number, case", [(n, *case) for n in CASES for case in enumerate(CASES[n])])
+def test_ranks_are_bit_equal_to_one_process(runs: Path, ranks: int, number: int, case: str) -> None:
+    several, one = runs / str(ranks) / str(number), runs / f"sequential{ranks}" / str(number)
+    found, wanted = (load_file(run / "model.safetensors") for run in (several, one))
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
     # Losses and accuracies of every block, early exits included.
-    measured = epochs(runs / "ppll" / str(number))
-    assert measured == epochs(runs / "sequential" / str(number)) and measured[-1]["step"] == STEPS
+    measured = epochs(several)
+    assert measured == epochs(one) and measured[-1]["step"] == STEPS

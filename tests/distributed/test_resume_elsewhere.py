@@ -14,13 +14,13 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def test_other_ranks_go_on_bit_for_bit(torchrun: Job, alone: Job, tmp_path: Path) -> None:
+def test_other_ranks_go_on_bit_for_bit(forked: Job, forked_alone: Job, tmp_path: Path) -> None:
     sweep = ("--multirun", *SETTINGS, LOSSES)
     stages = [
-        torchrun(3, tmp_path, *sweep, "max_steps=3"),
-        alone(tmp_path, *sweep, "max_steps=5", "engine=sequential"),
-        torchrun(2, tmp_path, *sweep),
-        alone(tmp_path, *sweep, "engine=sequential", "hydra.sweep.dir=whole"),
+        forked(3, tmp_path, *sweep, "max_steps=3"),
+        forked_alone(tmp_path, *sweep, "max_steps=5", "engine=sequential"),
+        forked(2, tmp_path, *sweep),
+        forked_alone(tmp_path, *sweep, "engine=sequential", "hydra.sweep.dir=whole"),
     ]
     assert [stage.status for stage in stages] == [0] * 4, [stage.err for stage in stages]
     for number in range(2):
@@ -32,7 +32,7 @@ def test_other_ranks_go_on_bit_for_bit(torchrun: Job, alone: Job, tmp_path: Path
 
     # The same ranks, cut elsewhere: the units go on, the new cut's classifier begins.
     other = ("partition.points=[encoder.1,encoder.2]", "epochs=3", "resume_strict=false")
-    cut = torchrun(2, tmp_path, "--multirun", *SETTINGS, LOSSES, *other)
+    cut = forked(2, tmp_path, "--multirun", *SETTINGS, LOSSES, *other)
     assert cut.status == 0, cut.err
     for number in range(2):
         log = (tmp_path / "moved" / str(number) / "console.log").read_text()

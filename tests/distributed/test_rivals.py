@@ -34,14 +34,16 @@ def assert_close(found: Path, expected: Path) -> None:
 RIVALS = ("backprop", "ddp_local", "pipeline")
 
 
-def test_copies_and_every_schedule_give_the_weights_of_one_process(torchrun: Job, alone: Job, tmp_path: Path) -> None:
+def test_copies_and_every_schedule_give_the_weights_of_one_process(
+    forked: Job, forked_alone: Job, tmp_path: Path
+) -> None:
     common = ("--multirun", *TINY, "dataset.test_size=13", *VIT)
     rivals = f"engine={','.join(RIVALS)}"
-    assert alone(tmp_path, *common, "engine=backprop,sequential", "hydra.sweep.dir=one").status == 0
-    assert torchrun(2, tmp_path, *common, "max_steps=6,null", rivals, "hydra.sweep.dir=two").status == 0
+    assert forked_alone(tmp_path, *common, "engine=backprop,sequential", "hydra.sweep.dir=one").status == 0
+    assert forked(2, tmp_path, *common, "max_steps=6,null", rivals, "hydra.sweep.dir=two").status == 0
     schedules = "engine.schedule=" + ",".join(OFFERED)
     options = ("engine=pipeline", "engine.microbatches=4", schedules, "hydra.sweep.dir=pipeline")
-    assert torchrun(2, tmp_path, *common, *options).status == 0
+    assert forked(2, tmp_path, *common, *options).status == 0
 
     parts, wholes = ([tmp_path / "two" / str(number) for number in numbers] for numbers in ((0, 1, 2), (3, 4, 5)))
     assert_close(wholes[0], tmp_path / "one/0")
@@ -52,33 +54,33 @@ def test_copies_and_every_schedule_give_the_weights_of_one_process(torchrun: Job
 
     # Stopped in the middle of an epoch, each goes on as if it had not been.
     again = "resume='two/${hydra:job.num}'"
-    assert torchrun(2, tmp_path, *common, rivals, again, "hydra.sweep.dir=again").status == 0
+    assert forked(2, tmp_path, *common, rivals, again, "hydra.sweep.dir=again").status == 0
     for number, (part, whole) in enumerate(zip(parts, wholes, strict=True)):
         assert [epoch["epoch"] for epoch in epochs(part)] == [1, 2]
         assert_identical(weights(tmp_path / "again" / str(number)), weights(whole))
         assert_close(tmp_path / "again" / str(number), whole)
     # And one goes on from what the other left.
-    assert alone(tmp_path, *common, "engine=backprop", "resume=two/0,two/2", "hydra.sweep.dir=other").status == 0
+    assert forked_alone(tmp_path, *common, "engine=backprop", "resume=two/0,two/2", "hydra.sweep.dir=other").status == 0
     for number in ("0", "1"):
         assert_close(tmp_path / "other" / number, tmp_path / "one/0")
 
 
-def test_every_rank_must_have_the_same_images(torchrun: Job, tmp_path: Path) -> None:
+def test_every_rank_must_have_the_same_images(forked: Job, tmp_path: Path) -> None:
     images, labels = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2
     for rank, count in enumerate((20, 19)):
         x, y = images[:count], labels[:count]
         np.savez(tmp_path / f"{rank}.npz", x_train=x, y_train=y, x_test=images[:4], y_test=labels[:4])
     data = ("dataset=npz", f"dataset.path={tmp_path}/${{oc.env:RANK}}.npz", "epochs=1", "batch_size=4")
-    job = torchrun(2, tmp_path, "engine=backprop", *data, "model.depth=8", "device=cpu", "threads=1", "tracker=none")
+    job = forked(2, tmp_path, "engine=backprop", *data, "model.depth=8", "device=cpu", "threads=1", "tracker=none")
     assert job.status != 0 and "has other images than rank 0" in job.err
     assert job.err.count("error: ") == 1
 
 
 @pytest.mark.skipif(torch.__version__ < V_ON_CPUS, reason="this torch has no V on CPUs")
-def test_feature_maps_cross_three_stages_and_zero_bubbles(torchrun: Job, tmp_path: Path) -> None:
+def test_feature_maps_cross_three_stages_and_zero_bubbles(forked: Job, tmp_path: Path) -> None:
     """Channels-last maps, batch norm, bf16, and what autograd forbids to detach in place."""
-    job = torchrun(
-        3, tmp_path, "--multirun", *TINY, "model.depth=14", "model.width=4", "engine=pipeline", "precision=fp32,bf16",
+    job = forked(
+        3, tmp_path, "--multirun", *TINY, "model.depth=14", "model.width=8", "engine=pipeline", "precision=fp32,bf16",
         "engine.microbatches=4", "engine.schedule=1f1b,zbv_zero_bubble", "hydra.sweep.dir=maps",
     )  # fmt: skip
     assert job.status == 0

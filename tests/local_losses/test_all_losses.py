@@ -28,7 +28,7 @@ CPU, FP32 = torch.device("cpu"), torch.float32
 LOSSES = sorted(path.stem for path in (CONFIGS / "local_loss").glob("*.yaml"))
 
 MODELS = {
-    "resnet": (("model.depth=8", "model.width=4"), ["stem", "layer1.0", "layer2.0"]),
+    "resnet": (("model.depth=8", "model.width=8"), ["stem", "layer1.0", "layer2.0"]),
     "vit": (
         ("model=vit_tiny", "model.depth=4", "model.width=12", "model.patch=4"),
         ["stem", "encoder.0", "encoder.2"],
@@ -74,7 +74,7 @@ def learn(blocks: Sequence[Block], packet: Packet) -> None:
 def test_every_block_learns(case, precision):
     config, network, cuts = case
     blocks = make_blocks(network, cuts, precision)
-    plan = Plan(64, 4, 16, 10)
+    plan = Plan(64, 4, 16, 6)
     images = load_images(config["dataset"])
     source = ImageSource(images, network.spec, [], plan, 0, CPU)
     means = []
@@ -156,7 +156,7 @@ def test_initial_weights_depend_on_the_seed_and_the_cut_alone(case):
 @pytest.mark.parametrize("loss", ["greedy", "dgl", "predsim", "deinforeg"])  # whose head is the same at any depth
 def test_initial_weights_do_not_depend_on_the_other_cuts(configured, spec, loss):
     def weights(cuts, seed=0):
-        network = make_network(configured("model.depth=8", "model.width=4", f"local_loss={loss}", f"seed={seed}"), spec)
+        network = make_network(configured("model.depth=8", "model.width=8", f"local_loss={loss}", f"seed={seed}"), spec)
         return list(network.classifier("layer2.0", cuts).parameters())
 
     alone, among = weights(["layer2.0"]), weights(["stem", "layer1.0", "layer2.0"])

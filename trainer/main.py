@@ -118,7 +118,7 @@ def _run_job(settings: DictConfig, launch: Launch) -> float:
     try:
         config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
         decision = rank.control.agree("start", claim.decide)
-        run = Run(config, rank, start_of(decision, settings.resume_strict))
+        run = Run(config, rank, start_of(decision, config))
         if settings.dry_run:
             if rank.rank == 0:
                 run.preview()

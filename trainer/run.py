@@ -73,7 +73,7 @@ class Run:
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))
         if rank.replicas > 1:
             self._load_for_replicas()
-        start.check(config, self.spec.to_json())
+        start.check(self.spec.to_json())
         self.network = make_network(config, self.spec)
         start.check_model(self.network.units)
         if self.engine.end_to_end:
@@ -157,7 +157,7 @@ class Run:
         wanted = default_blocks if blocks is None else blocks
         free = blocks is None and not self.engine.end_to_end
         possible = range(self.rank.replica_size, len(network.names) + 1) if free else range(wanted, wanted + 1)
-        kept = self.start.cut_points(self.config["partition"], possible)
+        kept = self.start.cut_points(possible)
         if kept is not None:
             return Chosen(kept, strategy.costs(network, images, device, kept), "as in the checkpoint")
         return strategy.choose(network, wanted, images, device)

@@ -1,7 +1,7 @@
 """Which changed settings would make a resumed run end differently from one that was never stopped."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.errors import SettingError
@@ -42,11 +42,10 @@ def other_training(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def refuse_changes(
-    then: Mapping[str, Any], now: Mapping[str, Any], data_then: Mapping[str, Any], data_now: Mapping[str, Any],
-    origin: str,
-) -> None:  # fmt: skip
-    """Raise ``SettingError`` where settings or data differ from those of the checkpoint ``origin``."""
-    found = changes(then, now)
+    found: Sequence[str], data_then: Mapping[str, Any], data_now: Mapping[str, Any], origin: str
+) -> None:
+    """Raise ``SettingError`` where ``changes`` has ``found`` some, or where the data differ from those of the
+    checkpoint ``origin``."""
     if found:
         raise SettingError(
             f"{', '.join(found)}: this would change the result of the run that goes on from {origin}; set it back, "

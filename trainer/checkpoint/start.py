@@ -40,8 +40,8 @@ class Start(Protocol):
         do (None)."""
         ...
 
-    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Raise ``SettingError`` where a run with these settings and data can't begin so."""
+    def check(self, data: Mapping[str, Any]) -> None:
+        """Raise ``SettingError`` where a run with its settings and these data can't begin so."""
         ...
 
     def changed(self, cut_points: Sequence[str]) -> list[str]:
@@ -52,9 +52,8 @@ class Start(Protocol):
         """Raise ``SettingError`` where the model, by its units, is not the one that the weights are of."""
         ...
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
-        """The cut points to keep, for the settings of the group ``partition`` and the numbers of blocks that these
-        ranks can have, or None."""
+    def cut_points(self, blocks: range) -> list[str] | None:
+        """The cut points to keep, for the numbers of blocks that these ranks can have, or None."""
         ...
 
     def fill(self, learner: Learner) -> None:
@@ -85,7 +84,7 @@ class Fresh:
         """The warnings of the search."""
         return self._warnings
 
-    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Nothing to refuse."""
 
     def changed(self, cut_points: Sequence[str]) -> list[str]:
@@ -95,7 +94,7 @@ class Fresh:
     def check_model(self, units: Units) -> None:
         """Nothing to compare it with."""
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
+    def cut_points(self, blocks: range) -> list[str] | None:
         """None."""
         return None
 
@@ -134,17 +133,18 @@ class GivenWeights(Fresh):
 class Resumed:
     """A checkpoint: the run goes on as if it had never stopped."""
 
-    def __init__(self, checkpoint: Checkpoint, strict: bool, warnings: Sequence[str] = (), own: bool = True) -> None:
-        """``strict`` refuses settings that would change the result; of a checkpoint that is another run's, not the
-        run's ``own``, the tracker is not told."""
+    def __init__(
+        self, checkpoint: Checkpoint, config: Mapping[str, Any], warnings: Sequence[str] = (), own: bool = True
+    ) -> None:
+        """To go on with the settings ``config``; of a checkpoint that is another run's, not the run's ``own``, the
+        tracker is not told."""
         manifest = checkpoint.manifest
-        self._checkpoint, self._strict, self._warnings = checkpoint, strict, list(warnings)
+        self._checkpoint, self._config, self._warnings = checkpoint, config, list(warnings)
         self.done = manifest.step
         self.epochs: Sequence[Record] = [dict(epoch) for epoch in manifest.epochs]
         self.tracker = manifest.tracker if own else {}
-        self._same_optimizer = self._same_batches = True
-        self._changed: list[str] = []
-        self._other: list[str] = []
+        self._changed = changes(manifest.config, config)
+        self._other = other_training(manifest.config, config)
 
     def describe(self) -> list[str]:
         """Which checkpoint."""
@@ -162,20 +162,15 @@ class Resumed:
             f"another objective; partition.points=[{','.join(before)}] keeps the blocks, on any number of ranks",
         ]
 
-    def check(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Refuse changed settings or data, and an end that lies behind; note what can't be gone on with where changes
-        are allowed."""
-        manifest, origin = self._checkpoint.manifest, str(self._checkpoint.path)
-        self._changed = changes(manifest.config, config)
-        self._other = other_training(manifest.config, config)
-        if self._strict:
-            refuse_changes(manifest.config, config, manifest.data, data, origin)
-        self._same_optimizer = _kind(manifest.config["optimizer"]) == _kind(config["optimizer"])
-        self._same_batches = manifest.config["update"].get("accumulate") == config["update"]["accumulate"]
-        if config["max_steps"] is not None and config["max_steps"] < self.done:
+    def check(self, data: Mapping[str, Any]) -> None:
+        """Refuse settings or data that would change the result, unless that is allowed, and an end that lies behind."""
+        origin, max_steps = str(self._checkpoint.path), self._config["max_steps"]
+        if self._config["resume_strict"]:
+            refuse_changes(self._changed, self._checkpoint.manifest.data, data, origin)
+        if max_steps is not None and max_steps < self.done:
             raise SettingError(
-                f"max_steps={config['max_steps']} lies before step {self.done}, from where {origin} goes on; set at "
-                f"least max_steps={self.done}, or begin anew in another output_dir"
+                f"max_steps={max_steps} lies before step {self.done}, from where {origin} goes on; set at least "
+                f"max_steps={self.done}, or begin anew in another output_dir"
             )
 
     def changed(self, cut_points: Sequence[str]) -> list[str]:
@@ -192,24 +187,25 @@ class Resumed:
         """Close the files."""
         self._checkpoint.close()
 
-    def cut_points(self, partition: Mapping[str, Any], blocks: range) -> list[str] | None:
+    def cut_points(self, blocks: range) -> list[str] | None:
         """Those of the checkpoint where the settings ask for the same: measured times may differ from start to start,
         and so may the number of ranks, the cuts of one run may not."""
         manifest = self._checkpoint.manifest
-        same = manifest.config.get("partition") == partition and len(manifest.cut_points) + 1 in blocks
+        same = manifest.config.get("partition") == self._config["partition"] and len(manifest.cut_points) + 1 in blocks
         return manifest.cut_points if same else None
 
     def fill(self, learner: Learner) -> None:
         """Weights, optimizer and running sums."""
-        origin = str(self._checkpoint.path)
+        origin, before = str(self._checkpoint.path), self._checkpoint.manifest.config
         fresh = fill_weights(learner, self._checkpoint, origin)
         if fresh:
             _announce(learner, origin)
         kept = self._checkpoint.optimizer_names
-        if not self._same_optimizer:
+        if _kind(before["optimizer"]) != _kind(self._config["optimizer"]):
             log.warning("the optimizer begins without a state: %s has that of another one", origin)
             kept = {name: [key for key in keys if key == AVERAGE] for name, keys in kept.items()}
-        fill_training(learner, self._checkpoint, kept, fresh, self._same_batches)
+        same_batches = before["update"].get("accumulate") == self._config["update"]["accumulate"]
+        fill_training(learner, self._checkpoint, kept, fresh, same_batches)
         names = [name for name in self._checkpoint.names() if name.startswith("published.")]
         learner.resume_exchange(self.done, {name: self._checkpoint.read(name) for name in names})
 
@@ -238,12 +234,13 @@ def _announce(learner: Learner, origin: str) -> None:
     )
 
 
-def start_of(decision: Decision, strict: bool) -> Start:
-    """On every rank: what rank 0 decided. Raises ``CheckpointError`` where this rank can't read it."""
+def start_of(decision: Decision, config: Mapping[str, Any]) -> Start:
+    """On every rank: what rank 0 decided, for a run with the settings ``config``. Raises ``CheckpointError`` where this
+    rank can't read it."""
     warnings = decision["warnings"]
     match decision["kind"]:
         case "resume":
-            return Resumed(Checkpoint.open(Path(decision["path"])), strict, warnings, decision["own"])
+            return Resumed(Checkpoint.open(Path(decision["path"])), config, warnings, decision["own"])
         case "weights":
             return GivenWeights(Path(decision["path"]), warnings)
     return Fresh(warnings)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -107,12 +107,12 @@ def alone() -> Job:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ForkServerContext]:
+def server() -> ForkServerContext:
     """A process that has imported torch and the trainer, and forks those that need them; importing takes longer than
-    most jobs here."""
+    most jobs here. It ends with this process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "torch.distributed.run", "trainer.main", __name__])
-    yield context
+    return context
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +140,8 @@ def run_forked(server: ForkServerContext, program: Callable[[], object], argumen
         process.join(TIMEOUT_SECONDS)
         ended, left = process.exitcode is not None, session(process.pid)
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.join()
         finished = Finished(process.exitcode or 0, out.read().decode(), err.read().decode())
     assert ended, f"{' '.join(arguments)} did not end within {TIMEOUT_SECONDS} s\n{finished.out}\n{finished.err}"

@@ -28,6 +28,13 @@ def test_batch_norm_has_the_shapes_and_layouts_of_torch(options: dict[str, bool]
         assert (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
 
 
+def test_batch_norm_of_values_is_computed() -> None:
+    layer, x = nn.BatchNorm2d(4), torch.randn(2, 4, 3, 3)
+    wanted = layer(x)
+    with Shapes():
+        assert torch.equal(layer(x), wanted)
+
+
 def test_batch_norm_of_another_number_of_channels_is_still_an_error() -> None:
     with Shapes(), pytest.raises(RuntimeError, match="running_mean"):
         nn.BatchNorm2d(4, device=META)(torch.empty(2, 3, 5, 5, device=META))

@@ -1,7 +1,7 @@
 """The meta device, on which tensors have a shape and no values: where shapes are found and costs are counted."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,11 +25,12 @@ def _empty(tensor: Tensor) -> Tensor:
 
 
 class Shapes(TorchDispatchMode):
-    """Inside, batch norm gives tensors of the right shapes at once. Torch itself takes thirty operators for that, which
-    is most of the time that a convolutional network's shapes take."""
+    """Inside, batch norm on the meta device gives tensors of the right shapes at once. Torch itself takes thirty
+    operators for that, which is most of the time that a convolutional network's shapes take."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _SHAPES.get(func, func)(*args, **(kwargs or {}))
+        shapes = _SHAPES.get(func)
+        return (shapes if shapes and args[0].is_meta else func)(*args, **(kwargs or {}))
 
 
 def _batch_norm(x: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +46,7 @@ def _batch_norm_backward(
     return [torch.empty_like(t) if wanted and t is not None else None for t, wanted in zip(like, rest[-1], strict=True)]
 
 
-_SHAPES = {
+_SHAPES: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.native_batch_norm.default: _batch_norm,
     torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
 }

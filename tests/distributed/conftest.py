@@ -163,7 +163,7 @@ def _call(program: Callable[[], object], arguments: list[str], cwd: Path, out: s
 
 
 def session(leader: int | None) -> list[int]:
-    """The processes of a session."""
+    """The processes of a session. What is forked here stays in it, and ``/proc`` shows no mark in its environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -70,6 +70,7 @@ def error_lines(err: str) -> list[str]:
             "error: 3 ranks need at least one block each, but the number of blocks is 2; start as many ranks ",
         ),
         (2, ["nonsense=1"], "error: nonsense is no option; python -m trainer.main --help lists them all"),
+        (2, ["engine=sequential"], "error: engine=sequential is one process, but torchrun started 2"),
         (2, ["optimizer.lr=1e30", "epochs=20"], "error: the loss of block "),
     ],
 )

@@ -81,7 +81,7 @@ def costs_of(network: Network, batch_size: int, cuts: Collection[str], device: t
         first[name] = timer(unit, x, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
         wanting = x.clone().requires_grad_()
         inner[name] = timer(unit, wanting, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
-        with torch.no_grad(), Shapes() if device == META else nullcontext():
+        with torch.no_grad(), Shapes():
             x = unit(x)
         if name in cuts:
             classifier[name] = _classifier_cost(network, name, x, packet, device, timer)

@@ -20,6 +20,7 @@ from trainer.checkpoint.start import start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered, repeating
 from trainer.errors import SettingError
 from trainer.failing import end_with_others, fail
+from trainer.garbage import search_put_off
 from trainer.kernels import kernels
 from trainer.launch import Launch
 from trainer.claim import Claim, check_directories, sweep_of_job
@@ -46,7 +47,7 @@ def main() -> None:
     try:
         launch = Launch.from_environment().connected()
         sys.argv[1:] = ordered(sys.argv[1:])
-        with hydra_errors_as_sentences():
+        with search_put_off(), hydra_errors_as_sentences():
             _compose_and_run(launch, show_traceback)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)

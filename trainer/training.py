@@ -13,6 +13,7 @@ from trainer.clock import Clock
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
+from trainer.garbage import searched_from_now
 from trainer.learner import Learner
 from trainer.reporting.background import CLOSE_SECONDS, Background
 from trainer.reporting.board import Board, Taker, summarize
@@ -122,7 +123,7 @@ def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:
 def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     """All steps and tests, or those until a signal asks for an end."""
     launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
-    with signals_stop(job.stop, job.reporter, is_first, launched):
+    with signals_stop(job.stop, job.reporter, is_first, launched), searched_from_now():
         state = run.engine.train(job)
     if not job.plan.stopped:
         job.stop.put_off(launched)

@@ -9,7 +9,7 @@ from trainer.data.augment import Augmentation, RandAugment, RandomErasing
 from trainer.data.images import DataSpec, Dataset, Pictures
 from trainer.data.mix import Mix, mixes
 from trainer.errors import at_least
-from trainer.network import Network
+from trainer.network import Network, Telling, find_alone
 from trainer.units import build_model
 
 MIX_KEYS = ("mixup", "cutmix", "label_smoothing")
@@ -61,10 +61,12 @@ def label_mixes(dataset: Mapping[str, Any]) -> list[Mix]:
     return mixes(*(dataset.get(key) or 0.0 for key in MIX_KEYS))
 
 
-def make_network(config: Mapping[str, Any], spec: DataSpec, trust: bool = True, fetch: bool = True) -> Network:
+def make_network(
+    config: Mapping[str, Any], spec: DataSpec, trust: bool = True, fetch: bool = True, told: Telling = find_alone
+) -> Network:
     """The network of a configuration: model and local loss. Without ``fetch`` no trained weights are sought for it:
-    others will take their place."""
+    others will take their place. Of several ranks, ``told`` lets one find the shapes."""
     offer = {"num_classes": spec.num_classes, "image_shape": spec.image_shape, "fetch": fetch}
     model = build_model(lambda: build("model", config["model"], trust=trust, offer=offer), config["seed"])
     local_loss = build("local_loss", config["local_loss"], trust=trust)
-    return Network.of(model, spec, local_loss, config["seed"])
+    return Network.of(model, spec, local_loss, config["seed"], told)

@@ -10,6 +10,7 @@ from trainer.blocks import edge_layouts
 from trainer.engines.base import StepOptions
 from trainer.meta import META, Shapes, on_meta
 from trainer.network import Network
+from trainer.optimizers import uncompiled
 from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
 from trainer.precision import DTYPES
@@ -63,7 +64,7 @@ def _state_copies(make_optimizer: MakeOptimizer) -> float:
     parameter = nn.Parameter(torch.zeros(4096))
     parameter.grad = torch.zeros_like(parameter)
     optimizer = make_optimizer([parameter])
-    optimizer.step()
+    uncompiled.step(optimizer)
     state = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
     return sum(tensor.numel() for tensor in state if tensor.dim()) / parameter.numel()
 

@@ -1,7 +1,7 @@
 """The network of a run: its units, the shapes between them, and the local classifiers that a partition asks for."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,17 @@ from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss, Mod
 from trainer.meta import META, Shapes, on_meta
 from trainer.seeds import seeded
 from trainer.units import Units, units_of, work_out_of_place
+
+
+Finding = Callable[[], Mapping[str, Sequence[int]]]
+
+Telling = Callable[[Finding], Mapping[str, Sequence[int]]]
+"""Has one rank find the shapes of a network's features, and gives them to all."""
+
+
+def find_alone(find: Finding) -> Mapping[str, Sequence[int]]:
+    """Where no other rank is to be told."""
+    return find()
 
 
 @dataclass
@@ -34,12 +45,15 @@ class Network:
     seed: int
 
     @classmethod
-    def of(cls, model: nn.Sequential, spec: DataSpec, local_loss: LocalLoss, seed: int) -> "Network":
+    def of(
+        cls, model: nn.Sequential, spec: DataSpec, local_loss: LocalLoss, seed: int, told: Telling = find_alone
+    ) -> "Network":
         """The network of a model. Raises ``SettingError`` where the model does not turn the images into logits."""
         units = units_of(model)
         for unit in units.values():
             _keep_input(unit)
-        features = feature_shapes(units, spec.image_shape)
+        found = told(lambda: feature_shapes(units, spec.image_shape))
+        features = {name: tuple(shape) for name, shape in found.items()}
         last = list(features.values())[-1]
         if last != (spec.num_classes,):
             raise SettingError(

@@ -16,6 +16,7 @@ from trainer.data.images import DataSpec, Pictures, tested_on
 from trainer.engines.base import Engine, StepOptions
 from trainer.errors import SettingError
 from trainer.memory import memory_table
+from trainer.optimizers import uncompiled
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan, Share
@@ -74,7 +75,7 @@ class Run:
         if rank.replicas > 1:
             self._load_for_replicas()
         start.check(self.spec.to_json())
-        self.network = make_network(config, self.spec)
+        self.network = make_network(config, self.spec, told=lambda find: rank.control.agree("features", find))
         start.check_model(self.network.units)
         if self.engine.end_to_end:
             self.network = self.network.end_to_end()
@@ -99,8 +100,7 @@ class Run:
 
     def make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         """The optimizer of the settings, for parameters or groups of them."""
-        optimizer: torch.optim.Optimizer = build("optimizer", self.config["optimizer"], offer={"params": parameters})
-        return optimizer
+        return uncompiled.made(lambda: build("optimizer", self.config["optimizer"], offer={"params": parameters}))
 
     def _load_for_replicas(self) -> None:
         """Give every replica the images that rank 0 has. On another machine one rank begins, in case they are

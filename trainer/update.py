@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
+from trainer.optimizers import uncompiled
 from trainer.schedules import Schedule
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -110,13 +111,13 @@ class Update:
         if self.options.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip_norm)
         if self.options.average is None:
-            self.optimizer.step()
+            uncompiled.step(self.optimizer)
             return
         parameters = list(self.parameters.values())
         # Adam and others lay out a parameter's state in its first step, and expect it to be empty before.
         averages = [self.optimizer.state[p].pop(AVERAGE, None) for p in parameters]
         averages = [p.detach().clone() if a is None else a for p, a in zip(parameters, averages, strict=True)]
-        self.optimizer.step()
+        uncompiled.step(self.optimizer)
         with torch.no_grad():
             kept = min(self.options.average, (1 + self._before) / (10 + self._before))
             torch._foreach_lerp_(averages, parameters, 1 - kept)

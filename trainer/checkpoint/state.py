@@ -20,6 +20,7 @@ from trainer.block import CLASSIFIERS
 from trainer.checkpoint.manifest import CheckpointError
 from trainer.checkpoint.reader import Weights
 from trainer.learner import Learner
+from trainer.optimizers import uncompiled
 from trainer.update import AVERAGE, Update
 
 GRADIENT = "gradient."
@@ -96,7 +97,7 @@ def fill_training(
 
 def _fill_optimizer(update: Update, store: Weights, names: Mapping[str, list[str]]) -> None:
     """Take over the optimizer's own state, of which ``names`` tells what there is of each parameter."""
-    state = update.optimizer.state_dict()
+    state = uncompiled.state_dict(update.optimizer)
     pattern: dict[str, Any] = {}
     without: list[tuple[int, nn.Parameter]] = []
     for index, (name, parameter) in enumerate(update.parameters.items()):
@@ -106,7 +107,7 @@ def _fill_optimizer(update: Update, store: Weights, names: Mapping[str, list[str
         elif index not in state["state"]:
             without.append((index, parameter))
     state["state"] |= {index: _beginning(pattern, parameter) for index, parameter in without}
-    update.optimizer.load_state_dict(state)
+    uncompiled.load_state_dict(update.optimizer, state)
 
 
 def _fill_meter(learner: Learner, store: Weights) -> None:

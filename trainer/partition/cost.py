@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.data.source import data_fields
 from trainer.errors import SettingError
@@ -171,6 +170,8 @@ class Work:
 
 def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
     """Count a training step of ``module`` on the meta device: forward, backward and optimizer."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, and only rank 0 counts
+
     parameters = list(module.parameters())
     own = {_storage(tensor) for tensor in (*parameters, *module.buffers())}
     kept: dict[int, Tensor] = {}  # by storage: a view of what is kept anyway costs nothing

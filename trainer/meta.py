@@ -29,8 +29,12 @@ class Shapes(TorchDispatchMode):
     operators for that, which is most of the time that a convolutional network's shapes take."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        shapes = _SHAPES.get(func)
-        return (shapes if shapes and args[0].is_meta else func)(*args, **(kwargs or {}))
+        return self.shapes(func, args, kwargs or {})
+
+    def shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What an operator gives."""
+        known = _SHAPES.get(func)
+        return (known if known and args[0].is_meta else func)(*args, **kwargs)
 
 
 def _batch_norm(x: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainer.data.source import data_fields
@@ -170,8 +169,6 @@ class Work:
 
 def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
     """Count a training step of ``module`` on the meta device: forward, backward and optimizer."""
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton, and only rank 0 counts
-
     parameters = list(module.parameters())
     own = {_storage(tensor) for tensor in (*parameters, *module.buffers())}
     kept: dict[int, Tensor] = {}  # by storage: a view of what is kept anyway costs nothing
@@ -181,15 +178,15 @@ def count(module: nn.Module, forward: Callable[[], Tensor]) -> Work:
             kept[_storage(tensor)] = tensor
         return tensor
 
-    traffic, flops = _Traffic(), FlopCounterMode(display=False)
+    counter = _Counter()
     saved: AbstractContextManager[Any] = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with flops, Shapes(), traffic, saved if parameters else nullcontext():
+    with counter, saved if parameters else nullcontext():
         _backward(forward())
     optimizer = OPTIMIZER_PASSES * sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     module.zero_grad()
     return Work(
-        flops.get_total_flops(),
-        traffic.nbytes + optimizer,
+        counter.flops,
+        counter.nbytes + optimizer,
         sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
     )
 
@@ -199,15 +196,22 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-class _Traffic(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operators read and write; views move nothing."""
+class _Counter(Shapes):
+    """Adds up floating-point operations, by the formulas of torch's ``FlopCounterMode``, and the bytes of the tensors
+    that operators read and write; views move nothing. One mode, since each takes longer than an operator."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import FlopCounterMode  # imports triton, and only rank 0 counts
+
         super().__init__()
-        self.nbytes = 0
+        self.flops = self.nbytes = 0
+        self._formulas = FlopCounterMode(display=False).flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = self.shapes(func, args, kwargs)
+        if func.overloadpacket in self._formulas:
+            self.flops += self._formulas[func.overloadpacket](*args, **kwargs, out_val=out)
         if not func.is_view:
             tensors = {id(leaf): leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)}
             self.nbytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

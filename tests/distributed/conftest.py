@@ -119,9 +119,9 @@ def server() -> ForkServerContext:
 def forked(server: ForkServerContext) -> Job:
     """``torchrun`` once more, it and its ranks forked from ``server``."""
 
-    def job(ranks: int, cwd: Path, *overrides: str) -> Finished:
+    def job(ranks: int, cwd: Path, *arguments: str, program: str = trainer.main.__file__) -> Finished:
         options = ["--standalone", f"--nproc_per_node={ranks}", "--start-method=fork", "--run-path"]
-        return run_forked(server, torch.distributed.run.main, [*options, trainer.main.__file__, *overrides], cwd)
+        return run_forked(server, torch.distributed.run.main, [*options, program, *arguments], cwd)
 
     return job
 
@@ -129,7 +129,11 @@ def forked(server: ForkServerContext) -> Job:
 @pytest.fixture(scope="session")
 def forked_alone(server: ForkServerContext) -> Job:
     """``alone`` once more, forked from ``server``."""
-    return lambda cwd, *overrides: run_forked(server, trainer.main.main, list(overrides), cwd)
+
+    def job(cwd: Path, *arguments: str, program: Callable[[], object] = trainer.main.main) -> Finished:
+        return run_forked(server, program, list(arguments), cwd)
+
+    return job
 
 
 def run_forked(server: ForkServerContext, program: Callable[[], object], arguments: list[str], cwd: Path) -> Finished:

@@ -2,22 +2,12 @@
 
 A search goes through all objects of the process, and importing torch leaves a million of them. While modules are
 imported and settings composed, Python would search again and again and find nothing; in training, each search would
-hold up a step.
+hold up a step. So the entry, ``trainer/main.py``, begins without.
 """
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-
-@contextmanager
-def search_put_off() -> Iterator[None]:
-    """Inside there is no search, until ``searched_from_now``."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @contextmanager

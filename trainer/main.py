@@ -2,12 +2,16 @@
 process."""
 
 import contextlib
+import gc
 import io
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # until training begins, as trainer/garbage.py explains
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -20,7 +24,6 @@ from trainer.checkpoint.start import start_of
 from trainer.command_line import hydra_errors_as_sentences, ordered, repeating
 from trainer.errors import SettingError
 from trainer.failing import end_with_others, fail
-from trainer.garbage import search_put_off
 from trainer.kernels import kernels
 from trainer.launch import Launch
 from trainer.claim import Claim, check_directories, sweep_of_job
@@ -47,7 +50,7 @@ def main() -> None:
     try:
         launch = Launch.from_environment().connected()
         sys.argv[1:] = ordered(sys.argv[1:])
-        with search_put_off(), hydra_errors_as_sentences():
+        with hydra_errors_as_sentences():
             _compose_and_run(launch, show_traceback)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)

@@ -14,7 +14,6 @@ from trainer.meta import META, Shapes, on_meta
 from trainer.seeds import seeded
 from trainer.units import Units, units_of, work_out_of_place
 
-
 Finding = Callable[[], Mapping[str, Sequence[int]]]
 
 Telling = Callable[[Finding], Mapping[str, Sequence[int]]]
@@ -48,7 +47,8 @@ class Network:
     def of(
         cls, model: nn.Sequential, spec: DataSpec, local_loss: LocalLoss, seed: int, told: Telling = find_alone
     ) -> "Network":
-        """The network of a model. Raises ``SettingError`` where the model does not turn the images into logits."""
+        """The network of a model; where several ranks have it, ``told`` lets one find the shapes. Raises
+        ``SettingError`` where the model does not turn the images into logits."""
         units = units_of(model)
         for unit in units.values():
             _keep_input(unit)

@@ -37,12 +37,16 @@ def test_the_same_updates_as_by_torch(make):
     assert str(resumed.state_dict()) == str(reference.state_dict())
 
 
-def test_a_users_optimizer_keeps_what_is_wrapped_around_its_step():
-    seen = []
-    optimizer = LARS([nn.Parameter(torch.zeros(1))], lr=0.1)
+def test_a_users_optimizer_keeps_its_hooks_and_may_differentiate() -> None:
+    class Users(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(torch.is_grad_enabled())
+
+    seen: list[object] = []
+    optimizer = Users([nn.Parameter(torch.zeros(1))], lr=0.1)
     optimizer.register_step_post_hook(lambda *_: seen.append("stepped"))
     uncompiled.step(optimizer)
-    assert seen == ["stepped"]
+    assert seen == [True, "stepped"]
 
 
 def test_the_compiler_is_not_imported():

@@ -20,27 +20,33 @@ def made(make: Callable[[], Optimizer]) -> Optimizer:
         return make()
 
 
-@torch.no_grad()
 def step(optimizer: Optimizer) -> None:
     """Update the parameters. The step of one of torch's own optimizers calls no hooks."""
-    _unwrapped(optimizer, "step")(optimizer)
+    if _is_torchs(optimizer):
+        with torch.no_grad():
+            inspect.unwrap(type(optimizer).step)(optimizer)
+    else:
+        optimizer.step()
 
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """As ``optimizer.state_dict()``."""
-    state: dict[str, Any] = _unwrapped(optimizer, "state_dict")(optimizer)
-    return state
+    if _is_torchs(optimizer):
+        return inspect.unwrap(Optimizer.state_dict)(optimizer)
+    return optimizer.state_dict()
 
 
 def load_state_dict(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """As ``optimizer.load_state_dict(state)``."""
-    _unwrapped(optimizer, "load_state_dict")(optimizer, state)
+    if _is_torchs(optimizer):
+        inspect.unwrap(Optimizer.load_state_dict)(optimizer, state)
+    else:
+        optimizer.load_state_dict(state)
 
 
-def _unwrapped(optimizer: Optimizer, name: str) -> Callable[..., Any]:
-    """A method's function; what others than torch have wrapped around one stays."""
-    function: Callable[..., Any] = getattr(type(optimizer), name)
-    return inspect.unwrap(function) if type(optimizer).__module__.startswith("torch.optim.") else function
+def _is_torchs(optimizer: Optimizer) -> bool:
+    """Whether all that is wrapped around the optimizer's methods is torch's own."""
+    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 @contextmanager

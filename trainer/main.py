@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    gc.disable()  # until training begins, as trainer/garbage.py explains
+    # Importing torch leaves a million objects. Python would search them for garbage again and again while a job starts,
+    # and in training a search holds up a step. So there is none before training begins, and never one among them.
+    gc.disable()
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -153,4 +155,5 @@ def _with_absolute_paths(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.freeze()
     main()

@@ -1,5 +1,6 @@
 """Doing a run, once it is known what it is made of: steps and tests, who hears of them, and the files they leave."""
 
+import gc
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -13,7 +14,6 @@ from trainer.clock import Clock
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
-from trainer.garbage import searched_from_now
 from trainer.learner import Learner
 from trainer.reporting.background import CLOSE_SECONDS, Background
 from trainer.reporting.board import Board, Taker, summarize
@@ -123,7 +123,8 @@ def _describe(run: Run, directory: RunDirectory, config_text: str) -> None:
 def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     """All steps and tests, or those until a signal asks for an end."""
     launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
-    with signals_stop(job.stop, job.reporter, is_first, launched), searched_from_now():
+    gc.enable()  # the entry has put it off
+    with signals_stop(job.stop, job.reporter, is_first, launched):
         state = run.engine.train(job)
     if not job.plan.stopped:
         job.stop.put_off(launched)

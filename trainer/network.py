@@ -17,7 +17,8 @@ from trainer.units import Units, units_of, work_out_of_place
 Finding = Callable[[], Mapping[str, Sequence[int]]]
 
 Telling = Callable[[Finding], Mapping[str, Sequence[int]]]
-"""Has one rank find the shapes of a network's features, and gives them to all."""
+"""Has one rank find the shapes of a network's features, and gives them to all: the meta device, where they are found,
+makes torch import its compiler, for which ranks that start together would wait."""
 
 
 def find_alone(find: Finding) -> Mapping[str, Sequence[int]]:

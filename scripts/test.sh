@@ -6,4 +6,4 @@ source scripts/environment.sh
 make_environment dev
 flake8 trainer scripts tests
 mypy
-python -m pytest --numprocesses 2 --dist loadfile "$@"
+python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 
 import trainer.main
@@ -43,6 +44,11 @@ def assert_one_sentence(outcome: Outcome, says: str) -> None:
     assert says in outcome.err
 
 
+def mode_of_the_flags(*_: object, **__: object) -> None:
+    """Takes the place of ``Hydra.get_mode``, which composes all settings once more to find out whether a file asks for
+    a sweep. None does here, so that ``--multirun`` decides, as it does where this says nothing."""
+
+
 class CommandLine:
     """Runs commands; make one a test."""
 
@@ -65,6 +71,7 @@ class CommandLine:
         with self._monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["trainer.main", *arguments])
             patch.setattr(os, "_exit", leave)
+            patch.setattr(Hydra, "get_mode", mode_of_the_flags)
             for name in (*LAUNCHER, "HYDRA_FULL_ERROR"):
                 patch.delenv(name, raising=False)
             for name, value in environment:

@@ -1,6 +1,7 @@
 """Starting real torchrun jobs, with a free port, a hard time limit and nothing left behind."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.run
+from hydra._internal.hydra import Hydra
 
 import trainer.main
+from tests.command_line import mode_of_the_flags
 
 TIMEOUT_SECONDS = 240
 
@@ -159,10 +162,12 @@ def _call(program: Callable[[], object], arguments: list[str], cwd: Path, out: s
     for name, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(name, os.O_WRONLY), descriptor)
     os.chdir(cwd)
+    gc.freeze()
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.pop("HYDRA_FULL_ERROR", None)
     torch.set_num_threads(1)
     sys.argv[1:] = arguments
+    Hydra.get_mode = mode_of_the_flags
     program()
 
 

@@ -163,6 +163,8 @@ def _call(program: Callable[[], object], arguments: list[str], cwd: Path, out: s
         os.dup2(os.open(name, os.O_WRONLY), descriptor)
     os.chdir(cwd)
     gc.freeze()
+    # A launcher that forks its ranks would hand them its own answer to a signal, which keeps them from ending.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.pop("HYDRA_FULL_ERROR", None)
     torch.set_num_threads(1)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from scripts.chaos import Job, chaos
+from tests.command_line import CommandLine
 
 LONG = 4000
 
@@ -39,7 +38,7 @@ def log(job: Job) -> str:
 
 
 @pytest.mark.parametrize("job, ranks", [(("ppll", 3), 3), (("backprop", 2), 2)], indirect=["job"])
-def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job, ranks: int) -> None:
+def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job, ranks: int, command: CommandLine) -> None:
     until(job, 20)
     begin = time.monotonic()
     job.process.send_signal(signal.SIGTERM)
@@ -53,10 +52,9 @@ def test_sigterm_ends_all_ranks_at_one_step_and_the_run_goes_on(job: Job, ranks:
 
     end = last + 3  # goes on, in one process, and again ends where it would have ended
     blocks = [] if "engine=backprop" in job.settings else ["partition.blocks=3"]
-    command = [sys.executable, "-m", "trainer.main", *job.settings, f"max_steps={end}", *blocks]
-    again = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert again.returncode == 0, again.stderr
-    assert f"goes on after step {last}" in again.stdout
+    again = command(*job.settings, f"max_steps={end}", *blocks)
+    assert again.status == 0, again.err
+    assert f"goes on after step {last}" in again.out
     steps = [json.loads(line) for line in (job.directory / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps if record["kind"] == "step"] == list(range(1, end + 1))
 

@@ -62,22 +62,23 @@ def error_lines(err: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "overrides", "sentence"),
+    ("start", "ranks", "overrides", "sentence"),
     [
         (
+            "forked",
             3,
             ["partition.points=[stem]"],
             "error: 3 ranks need at least one block each, but the number of blocks is 2; start as many ranks ",
         ),
-        (2, ["nonsense=1"], "error: nonsense is no option; python -m trainer.main --help lists them all"),
-        (2, ["engine=sequential"], "error: engine=sequential is one process, but torchrun started 2"),
-        (2, ["optimizer.lr=1e30", "epochs=20"], "error: the loss of block "),
+        ("torchrun", 2, ["nonsense=1"], "error: nonsense is no option; python -m trainer.main --help lists them all"),
+        ("forked", 2, ["engine=sequential"], "error: engine=sequential is one process, but torchrun started 2"),
+        ("forked", 2, ["optimizer.lr=1e30", "epochs=20"], "error: the loss of block "),
     ],
 )
 def test_a_wrong_job_ends_soon_with_one_sentence(
-    ranks: int, overrides: list[str], sentence: str, torchrun: Job, tmp_path: Path
+    start: str, ranks: int, overrides: list[str], sentence: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    job = torchrun(ranks, tmp_path, *TINY, *SMALL_NET, *overrides, timeout=60)
+    job = request.getfixturevalue(start)(ranks, tmp_path, *TINY, *SMALL_NET, *overrides)
     assert job.status != 0
     assert "forcefully exiting" not in job.err  # torchrun had no rank to kill that hung
     (line,) = error_lines(job.err)

@@ -4,20 +4,24 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+import torch.distributed.run
 
-from tests.distributed.conftest import TINY, Finished, Job, run
+import trainer.main
+from tests.distributed.conftest import TINY, Finished, Job, run, run_forked
 from tests.distributed.test_identity import assert_identical, weights
 
 SMALL = (*TINY, "model.depth=8", "model.width=8", "partition.points=[stem]")
 
-MAIN = "import runpy; runpy.run_module('trainer.main', run_name='__main__')"
+MAIN = trainer.main.__file__
 
 DIES_ONCE = f"""
-import os, pathlib, signal, threading, time
+import os, pathlib, runpy, signal, threading, time
 
 def die():
     while not list(pathlib.Path("two").glob("checkpoints/*/manifest.json")):
@@ -27,7 +31,7 @@ def die():
 
 if os.environ["RANK"] == "1" and not os.path.exists("died"):
     threading.Thread(target=die, daemon=True).start()
-{MAIN}
+runpy.run_path({MAIN!r}, run_name="__main__")
 """
 """Rank 1 is killed when it sees the first checkpoint."""
 
@@ -43,35 +47,52 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def machines(
-    cwd: Path, *overrides: str, second: tuple[str, ...] = (), program: str = MAIN, restarts: int = 0
-) -> list[Finished]:
-    """A rank on each of two machines; ``second`` is what starts the launcher of the second one."""
-    options = ["--nnodes=2", "--nproc_per_node=1", f"--max-restarts={restarts}", "--rdzv-backend=c10d"]
-    meeting = [f"--rdzv-id={cwd.name}", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", *options, *meeting]
-    command = [*launcher, "--no-python", sys.executable, "-c", program, *overrides]
-    with ThreadPoolExecutor(2) as pool:
-        return [job.result() for job in [pool.submit(run, [*prefix, *command], cwd) for prefix in ((), second)]]
+Machines = Callable[..., list[Finished]]
+
+
+@pytest.fixture(scope="module")
+def machines(server: ForkServerContext) -> Machines:
+    """``machines(cwd, *overrides)``: a rank on each of two machines. ``second`` is what starts the launcher of the
+    second one, if anything does."""
+
+    def jobs(
+        cwd: Path, *overrides: str, second: tuple[str, ...] = (), program: str = MAIN, restarts: int = 0
+    ) -> list[Finished]:
+        options = ["--nnodes=2", "--nproc_per_node=1", f"--max-restarts={restarts}", "--rdzv-backend=c10d"]
+        options += [f"--rdzv-id={cwd.name}", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
+
+        def launcher(before: tuple[str, ...]) -> Finished:
+            if before:
+                command = [*before, sys.executable, "-m", "torch.distributed.run", *options, "-m", "trainer.main"]
+                return run([*command, *overrides], cwd)
+            arguments = [*options, "--start-method=fork", "--run-path", program, *overrides]
+            return run_forked(server, torch.distributed.run.main, arguments, cwd)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(launcher, ((), second)))
+
+    return jobs
 
 
 def errors(job: Finished) -> list[str]:
     return [line for line in job.err.splitlines() if line.startswith("error: ")]
 
 
-def test_a_kill_on_one_of_two_machines_costs_nothing(alone: Job, tmp_path: Path) -> None:
+def test_a_kill_on_one_of_two_machines_costs_nothing(machines: Machines, forked_alone: Job, tmp_path: Path) -> None:
     settings = (*SMALL, "epochs=50", "checkpoint.every_steps=5")
-    both = machines(tmp_path, *settings, "output_dir=two", program=DIES_ONCE, restarts=1)
+    program = tmp_path / "dies_once.py"
+    program.write_text(DIES_ONCE)
+    both = machines(tmp_path, *settings, "output_dir=two", program=str(program), restarts=1)
     assert [job.status for job in both] == [0, 0], [job.err for job in both]
     assert (tmp_path / "died").exists() and "goes on after step " in (tmp_path / "two/console.log").read_text()
     names = {path.name for path in (tmp_path / "two").rglob("*")}
     assert {"rank-0.safetensors", "rank-1.safetensors", "manifest.json"} <= names
     assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
-    assert alone(tmp_path, *settings, "engine=sequential", "output_dir=one").status == 0
+    assert forked_alone(tmp_path, *settings, "engine=sequential", "output_dir=one").status == 0
     assert_identical(weights(tmp_path / "two"), weights(tmp_path / "one"))
 
 
-def test_an_error_on_one_machine_is_read_on_both(tmp_path: Path) -> None:
+def test_an_error_on_one_machine_is_read_on_both(machines: Machines, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = sorted(line for job in machines(tmp_path, *SMALL, "output_dir=file/run") for line in set(errors(job)))
     assert said == [
@@ -81,7 +102,7 @@ def test_an_error_on_one_machine_is_read_on_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not can_hide(), reason="no file system can be mounted here")
-def test_a_directory_that_the_second_machine_does_not_see(tmp_path: Path) -> None:
+def test_a_directory_that_the_second_machine_does_not_see(machines: Machines, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
     hide = ("unshare", "-Urm", "sh", "-c", f'mount -t tmpfs none {directory} && exec "$@"', "sh")

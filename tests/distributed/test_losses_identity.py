@@ -1,7 +1,6 @@
 """Every local loss, pipelined over four ranks or two, gives bit for bit what it gives in one process."""
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -25,10 +24,16 @@ LOSSES = {
 }
 """Every file of conf/local_loss/, and what is set otherwise."""
 
-MODELS = ("resnet32", "vit_tiny")
-"""The models, as their files have them, that every local loss trains."""
+MODELS = {
+    "resnet32": "partition.points=[layer1.3,layer2.2,layer3.1]",
+    "vit_tiny": "partition.points=[encoder.2,encoder.5,encoder.8]",
+}
+"""The models, as their files have them, that every local loss trains, and how they are cut."""
 
-SMALL = {"resnet32": ["model.depth=14"], "vit_tiny": ["model.depth=6", "model.width=48"]}
+SMALL = {
+    "resnet32": ["model.depth=14", "partition.points=[layer1.0,layer2.0,layer3.0]"],
+    "vit_tiny": ["model.depth=6", "model.width=48", "partition.points=[encoder.0,encoder.2,encoder.4]"],
+}
 """Smaller ones, for the options of the losses."""
 
 OPTIONS = {
@@ -47,10 +52,11 @@ OPTIONS = {
 STEPS = 6
 
 COMMON = (
-    "dataset=synthetic", "dataset.image_size=16", "dataset.test_size=6", "partition=even", "partition.blocks=4",
+    "dataset=synthetic", "dataset.image_size=16", "dataset.test_size=6", "partition=profiled", "partition.repeats=1",
     "batch_size=4", "checkpoint.every_epochs=null", "tracker=none", "threads=1", "log.every_steps=1",
     "device=cpu",
 )  # fmt: skip
+"""To measure such small steps takes less time than to count what they cost."""
 
 
 def case(loss: str, model: str, epochs: int, *settings: str) -> tuple[str, ...]:
@@ -60,7 +66,11 @@ def case(loss: str, model: str, epochs: int, *settings: str) -> tuple[str, ...]:
 
 
 CASES = {
-    4: {f"{loss}_{model}": case(loss, model, 1, *LOSSES[loss]) for loss in LOSSES for model in MODELS},
+    4: {
+        f"{loss}_{model}": case(loss, model, 1, cuts, *options)
+        for loss, options in LOSSES.items()
+        for model, cuts in MODELS.items()
+    },
     2: {name: case(loss, model, 2, *SMALL[model], *options) for name, (loss, model, options) in OPTIONS.items()},
 }
 """By the number of ranks; two ranks have two blocks each."""
@@ -70,20 +80,15 @@ CASES = {
 def runs(tmp_path_factory: pytest.TempPathFactory, configured: Compose, forked: Job, forked_alone: Job) -> Path:
     """The run directories ``<ranks>/<case>`` and ``1/<case>``."""
     folder = tmp_path_factory.mktemp("losses")
-
-    configs = {name: configured(*overrides) for cases in CASES.values() for name, overrides in cases.items()}
     sequential = {"engine": configured("engine=sequential")["engine"]}
-
-    def listed(ranks: int, cases: Iterable[str], changed: Mapping[str, object]) -> str:
-        """A file of cases, whose runs go to the folder ``ranks``."""
-        path, runs = folder / f"{ranks}.json", folder / str(ranks)
-        runs.mkdir()
-        path.write_text(json.dumps([{**configs[name], **changed, "output_dir": str(runs / name)} for name in cases]))
-        return str(path)
-
-    jobs = [forked(ranks, folder, listed(ranks, CASES[ranks], {}), program=train_configs.__file__) for ranks in CASES]
-    one = listed(1, configs, sequential)
-    for done in (*jobs, forked_alone(folder, one, program=train_configs.main)):
+    alone, jobs = {}, []
+    for ranks, cases in CASES.items():
+        configs = {name: configured(*overrides) for name, overrides in cases.items()}
+        alone |= {name: {**config, **sequential} for name, config in configs.items()}
+        listed = train_configs.listed(folder / str(ranks), configs)
+        jobs.append(forked(ranks, folder, listed, program=train_configs.__file__))
+    jobs.append(forked_alone(folder, train_configs.listed(folder / "1", alone), program=train_configs.main))
+    for done in jobs:
         assert done.status == 0, done.out[-2000:] + done.err[-4000:]
     return folder
 

@@ -5,13 +5,23 @@ In a sweep Hydra would compose each of them twice on every rank, which takes lon
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.launch import Launch
 from trainer.rank import Rank
 from trainer.run import Run
 from trainer.rundir import RunDirectory
 from trainer.training import train
+
+
+def listed(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write a file of configurations, by name, whose run directories are ``folder/<name>``."""
+    folder.mkdir()
+    file = folder / "configs.json"
+    file.write_text(json.dumps([{**config, "output_dir": str(folder / name)} for name, config in configs.items()]))
+    return str(file)
 
 
 def main() -> None:

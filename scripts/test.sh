@@ -6,4 +6,5 @@ source scripts/environment.sh
 make_environment dev
 flake8 trainer scripts tests
 mypy
+# In the order of tests/conftest.py, the longest files first.
 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

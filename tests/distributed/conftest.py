@@ -122,9 +122,11 @@ def server() -> ForkServerContext:
 def forked(server: ForkServerContext) -> Job:
     """``torchrun`` once more, it and its ranks forked from ``server``."""
 
-    def job(ranks: int, cwd: Path, *arguments: str, program: str = trainer.main.__file__) -> Finished:
+    def job(
+        ranks: int, cwd: Path, *arguments: str, program: str = trainer.main.__file__, timeout: float = TIMEOUT_SECONDS
+    ) -> Finished:
         options = ["--standalone", f"--nproc_per_node={ranks}", "--start-method=fork", "--run-path"]
-        return run_forked(server, torch.distributed.run.main, [*options, program, *arguments], cwd)
+        return run_forked(server, torch.distributed.run.main, [*options, program, *arguments], cwd, timeout)
 
     return job
 
@@ -139,19 +141,25 @@ def forked_alone(server: ForkServerContext) -> Job:
     return job
 
 
-def run_forked(server: ForkServerContext, program: Callable[[], object], arguments: list[str], cwd: Path) -> Finished:
+def run_forked(
+    server: ForkServerContext,
+    program: Callable[[], object],
+    arguments: list[str],
+    cwd: Path,
+    timeout: float = TIMEOUT_SECONDS,
+) -> Finished:
     """Run a program's ``main`` in a process that ``server`` forks; the rest as in ``run``."""
     with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
         process = server.Process(target=_call, args=(program, arguments, cwd, out.name, err.name))
         process.start()
-        process.join(TIMEOUT_SECONDS)
+        process.join(timeout)
         ended, left = process.exitcode is not None, session(process.pid)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.join()
         finished = Finished(process.exitcode or 0, out.read().decode(), err.read().decode())
-    assert ended, f"{' '.join(arguments)} did not end within {TIMEOUT_SECONDS} s\n{finished.out}\n{finished.err}"
+    assert ended, f"{' '.join(arguments)} did not end within {timeout} s\n{finished.out}\n{finished.err}"
     assert not left, f"{' '.join(arguments)} left processes behind"
     return finished
 

@@ -78,7 +78,7 @@ def error_lines(err: str) -> list[str]:
 def test_a_wrong_job_ends_soon_with_one_sentence(
     start: str, ranks: int, overrides: list[str], sentence: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    job = request.getfixturevalue(start)(ranks, tmp_path, *TINY, *SMALL_NET, *overrides)
+    job = request.getfixturevalue(start)(ranks, tmp_path, *TINY, *SMALL_NET, *overrides, timeout=60)
     assert job.status != 0
     assert "forcefully exiting" not in job.err  # torchrun had no rank to kill that hung
     (line,) = error_lines(job.err)

@@ -108,6 +108,8 @@ def test_later_steps_read_what_is_new_and_write_where_they_wrote(configured: Com
         assert torch.equal(output.incoming[name], packet(9)[name])
     block.learn(output)
     assert gradients and all(a is b for a, b in zip(gradients, block.update.gradients(), strict=True))
+    kept, new = (block.differentiate(output).loss for _ in range(2))
+    assert kept.data_ptr() != new.data_ptr()  # a meter keeps losses for some steps
 
 
 def test_random_numbers_are_said_once(

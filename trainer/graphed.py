@@ -81,7 +81,8 @@ class GraphedBlock(Block):
         result: LossOutput = self._replay(self._backward)
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
-        return result
+        terms = {name: term.clone() for name, term in result.terms.items()}
+        return LossOutput(result.loss.clone(), result.logits, terms)  # the meter keeps numbers for some steps
 
     def _record(self, work: Callable[[], T]) -> Recorded:
         """A graph of ``work``, which is not done by that. Raises ``SettingError`` where it waits for the device."""

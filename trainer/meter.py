@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from trainer.errors import SettingError
-from trainer.hostcopy import HostCopy
+from trainer.hostcopy import HostCopy, to_device
 from trainer.local_losses.base import LossOutput, correct
 
 LOSS, RIGHT, SEEN = "loss", "right", "seen"
 """What is summed: the losses, the samples that were classified right, and how many samples there were."""
+
+HELD_BATCHES = 64
+"""So many batches are summed at once at the latest."""
 
 
 class Totals:
@@ -26,21 +29,27 @@ class Totals:
 
 class Meter:
     """Sums the loss, its terms and the right answers of the samples it is shown, over a pass and over windows of it,
-    without a synchronization."""
+    without a synchronization. A batch's numbers are kept as they are until several can be summed at once."""
 
     def __init__(self, device: torch.device, terms: Sequence[str] = ()) -> None:
         """``terms`` are the names of the loss's terms."""
         self.terms = tuple(terms)
         self._names = (LOSS, RIGHT, SEEN, *(f"{LOSS}_{term}" for term in terms))
-        self.sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
+        self._window, self._pass = self._sums
+        self._one = torch.ones((), device=device)
+        self._held: list[tuple[int, list[Tensor]]] = []
+
+    @property
+    def sums(self) -> Tensor:
         """Row 0: sums since the last ``take_window``; row 1: those of the pass before that. A checkpoint keeps both."""
-        self._window, self._pass = self.sums
-        self._loss, self._right, self._seen, *self._parts = self._window
+        self._sum_up()
+        return self._sums
 
     def add(self, result: LossOutput, label: Tensor, good: Tensor | None = None) -> None:
-        """Count a batch: its mean loss and terms, its logits ``(N, classes)`` and labels ``(N,)`` or ``(N, classes)``.
-        A batch for which ``good``, a boolean scalar, is False does not count. Raises ``SettingError`` where the terms
-        have other names."""
+        """Count a batch: its mean loss and terms, which nobody may write to any more, its logits ``(N, classes)`` and
+        labels ``(N,)`` or ``(N, classes)``. A batch for which ``good``, a boolean scalar, is False does not count.
+        Raises ``SettingError`` where the terms have other names."""
         if result.terms.keys() != set(self.terms):
             raise SettingError(
                 f"the local loss gives the terms {', '.join(result.terms) or 'none'}, but its classifier's attribute "
@@ -48,19 +57,16 @@ class Meter:
             )
         count = len(result.logits)
         right = correct(result.logits, label[:count])
-        means = [result.loss, *(result.terms[term] for term in self.terms)]
-        if good is None:
-            self._seen += count
-        else:
-            right, *means = (torch.where(good, value, 0.0) for value in (right, *means))
-            self._seen.add_(good, alpha=count)
-        self._right += right
-        for total, mean in zip((self._loss, *self._parts), means, strict=True):
-            total.add_(mean, alpha=count)
+        numbers = [result.loss, right, self._one, *(result.terms[term] for term in self.terms)]
+        if good is not None:
+            numbers = [torch.where(good, number, 0) for number in numbers]
+        self._held.append((count, numbers))
+        if len(self._held) == HELD_BATCHES:
+            self._sum_up()
 
     def take_window(self) -> Totals:
         """What was summed since the last call."""
-        totals = Totals(self._names, self._window)
+        totals = Totals(self._names, self.sums[0])
         self._pass += self._window
         self._window.zero_()
         return totals
@@ -71,3 +77,16 @@ class Meter:
         totals = Totals(self._names, self._pass)
         self._pass.zero_()
         return totals
+
+    def _sum_up(self) -> None:
+        """Add the held batches to the window: the right answers as they are, means as often as there are samples."""
+        if not self._held:
+            return
+        counts, numbers = zip(*self._held, strict=True)
+        self._held = []
+        by_batch = torch.stack([torch.stack(column).double() for column in zip(*numbers, strict=True)])
+        samples = to_device(torch.tensor(counts, dtype=torch.float64), by_batch.device)
+        right = self._names.index(RIGHT)
+        self._window[right] += by_batch[right].sum()
+        by_batch[right] = 0
+        self._window += (by_batch * samples).sum(1)

@@ -117,10 +117,10 @@ def _fill_meter(learner: Learner, store: Weights) -> None:
         return
     counted = itertools.takewhile(store.__contains__, (_meter_name(learner, copy) for copy in itertools.count()))
     for name in counted:
-        sums = store.read(name)
-        if sums.shape != learner.meter.sums.shape:
-            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(learner.meter.sums.shape)}")
-        learner.meter.sums += sums.to(learner.meter.sums.device)
+        sums, own = store.read(name), learner.meter.sums
+        if sums.shape != own.shape:
+            raise CheckpointError(f"{name} has the shape {tuple(sums.shape)}, not {tuple(own.shape)}")
+        own += sums.to(own.device)
 
 
 def _meter_name(learner: Learner, replica: int) -> str:

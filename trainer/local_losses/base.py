@@ -179,4 +179,4 @@ def correct(logits: Tensor, label: Tensor) -> Tensor:
     """How many of ``logits`` ``(N, classes)`` have their maximum at ``label``: class indices ``(N,)``, or class
     probabilities ``(N, classes)``, of which the largest counts."""
     target = label if label.dim() == 1 else label.argmax(1)
-    return (logits.argmax(1) == target).sum(dtype=torch.float64)
+    return torch.count_nonzero(logits.argmax(1) == target)

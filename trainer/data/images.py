@@ -67,8 +67,13 @@ class Normalizer:
     """Brings each channel to mean 0 and standard deviation 1."""
 
     def __init__(self, spec: DataSpec, device: torch.device) -> None:
-        self._mean = 255 * torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
-        self._scale = 1 / (255 * torch.tensor(spec.std, device=device).view(1, -1, 1, 1))
+        # As large as an image: to repeat three numbers for every pixel would take five times as long on a CPU.
+        mean, std = (
+            255 * torch.tensor(values, device=device).view(-1, 1, 1).expand(spec.image_shape)[None]
+            for values in (spec.mean, spec.std)
+        )
+        self._mean = mean.contiguous(memory_format=torch.channels_last)
+        self._scale = 1 / std.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 images ``(N, C, H, W)`` to float32, channels-last."""

@@ -14,7 +14,7 @@ from trainer.losswatch import LossWatch
 from trainer.meter import Meter
 from trainer.packet import Field, Packet, Tag
 from trainer.precision import autocast
-from trainer.seeds import derive, seed_device
+from trainer.seeds import derive_for_unit, seed_device
 from trainer.transport.weights import Exchange
 from trainer.units import Units, named_parameters, named_state, placed
 from trainer.update import Update
@@ -187,9 +187,7 @@ class Block(Learner):
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Let dropout and the like draw the same numbers wherever the unit runs, but others in each replica."""
         copy = ("replica", self.replica) if self.replica else ()
-        # Both halves are used again: the step's by other units, the unit's in other steps.
-        seed = derive(self.seed, "step", tag.kind, tag.step) ^ derive(self.seed, "unit", *unit, *copy)
-        seed_device(self.device, seed)
+        seed_device(self.device, derive_for_unit(self.seed, tag.kind, tag.step, *unit, *copy))
 
 
 def _parts(classifier: nn.Module) -> list[nn.Module]:

@@ -6,6 +6,7 @@ with a typed view for each field. Fields are declared before the first step, so 
 """
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -75,7 +76,7 @@ def header(tag: Tag, last_step: int, evaluate: bool) -> Tensor:
     """The words of a header, ``(8,)``: the tag; the number of the run's last step where an early end has been decided,
     ``OPEN_END`` where not; and whether a test follows that step."""
     words = [tag.kind, tag.step, tag.count, last_step, int(evaluate)]
-    return torch.tensor(words + [0] * (HEADER.shape[0] - len(words)))
+    return torch.frombuffer(array("q", words + [0] * (HEADER.shape[0] - len(words))), dtype=HEADER.dtype)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jobs
@@ -45,7 +46,8 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
             for count, result in zip(counts, results, strict=True):
                 tried[name, count] = _seconds(result)
                 bound = bubble_bound(name, ranks, count, own[0][0] / 1e3, own[1][0] / 1e3)
-                _line(f"{name}, {count} micro-batches", tried[name, count], bare, bound)
+                theory = f"   bubble alone {1e3 * bound:7.2f} ms"
+                _line(f"{name}, {count} micro-batches", [tried[name, count]], [bare], theory)
         if tried:
             name, count = min(tried, key=lambda key: tried[key])
             print(f"  the best is {name} with {count} micro-batches;", end=" ", flush=True)
@@ -71,11 +73,11 @@ def _alone_and_together(
         )
         for number in range(options.rounds)
     ]
-    bare, alone, together = (statistics.median(times) for times in zip(*rounds, strict=True))
-    _line("the slowest block alone, a bare loop", bare, bare, None)
-    _line("the slowest block alone, the trainer", alone, bare, None)
-    _line("ppll", together, bare, None)
-    return bare
+    bare, alone, together = zip(*rounds, strict=True)
+    print(f"  {'the slowest block alone, a bare loop':<42} {_took(bare)}", flush=True)
+    _line("the slowest block alone, the trainer", alone, bare)
+    _line("ppll", together, bare)
+    return statistics.median(bare)
 
 
 def _in_turn(best: list[str], ppll: list[str], ranks: int, folder: Path, options: argparse.Namespace) -> None:
@@ -157,6 +159,11 @@ def _seconds(result: jobs.Result) -> float:
     return BATCH / result.images_per_second
 
 
-def _line(name: str, seconds: float, bare: float, bound: float | None) -> None:
-    theory = f"   bubble alone {1e3 * bound:7.2f} ms" if bound is not None else ""
-    print(f"  {name:<42} {1e3 * seconds:7.2f} ms a step, {seconds / bare:5.3f} of the block alone{theory}", flush=True)
+def _line(name: str, seconds: Sequence[float], bare: Sequence[float], theory: str = "") -> None:
+    """Print what a step took, one value a round, beside the bare loop of the same round."""
+    share = jobs.spread([time / alone for time, alone in zip(seconds, bare, strict=True)], ".3f")
+    print(f"  {name:<42} {_took(seconds)}, {share} of the block alone{theory}", flush=True)
+
+
+def _took(seconds: Sequence[float]) -> str:
+    return f"{1e3 * statistics.median(seconds):7.2f} ms a step"

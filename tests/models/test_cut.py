@@ -1,6 +1,8 @@
 """Cutting models that were not written as sequences."""
 
 import copy
+import multiprocessing
+import os
 
 import pytest
 import torch
@@ -224,7 +226,6 @@ def test_trained_weights_are_used_with_a_new_last_layer(tmp_path, monkeypatch):
     assert all(torch.equal(value, expected[name]) for name, value in same.items())
 
 
-@pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 @pytest.mark.parametrize("name", ["resnet18", "googlenet"])
 def test_a_model_whose_weights_come_from_elsewhere_needs_no_original(name, monkeypatch):
     """It is the same model, down to what the trained weights are made for."""
@@ -248,6 +249,34 @@ def test_a_model_whose_weights_come_from_elsewhere_needs_no_original(name, monke
         assert one == other
         expected, found = unit.eval()(expected), copied.eval()(found)
     assert torch.equal(found, expected)
+
+
+def test_of_several_processes_one_downloads(tmp_path, monkeypatch):
+    from torchvision.models import get_model
+
+    theirs = get_model("mobilenet_v3_small", weights=None, num_classes=1000).state_dict()
+    log = tmp_path / "downloads"
+
+    def download(url, file, *args, **kwargs):
+        with log.open("a") as lines:
+            lines.write(f"{url}\n")
+        torch.save(theirs, f"{file}.part")
+        os.replace(f"{file}.part", file)  # as torch does
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    processes = multiprocessing.get_context("fork")
+    ranks = [
+        processes.Process(target=torchvision_model, args=("mobilenet_v3_small", 10, "DEFAULT"), daemon=True)
+        for _ in range(3)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [0, 0, 0]
+    (url,) = log.read_text().splitlines()
+    assert url.startswith("https://download.pytorch.org/models/mobilenet_v3_small-")
 
 
 def test_weights_that_cant_be_had_say_where_to_put_them(tmp_path, monkeypatch):

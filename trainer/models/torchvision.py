@@ -1,5 +1,11 @@
 """Any classification model of torchvision, by its name there."""
 
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -52,7 +58,9 @@ def _built(name: str, arguments: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
     try:
-        model: nn.Module = models.get_model(name, **arguments)
+        with warnings.catch_warnings():  # of how GoogLeNet and Inception will be initialized in a later torchvision
+            warnings.simplefilter("ignore", FutureWarning)
+            model: nn.Module = models.get_model(name, **arguments)
     except TypeError as error:
         raise SettingError(f"model.options do not fit torchvision's {name}: {error}") from error
     return model
@@ -70,17 +78,31 @@ def _pretrained(name: str, weights: str, num_classes: int, options: dict[str, An
             f"{', '.join(member for member in offered.__members__ if member != 'DEFAULT')}"
         )
     chosen = offered[weights]
+    folder, file = Path(torch.hub.get_dir()) / "checkpoints", chosen.url.rsplit("/", 1)[-1]
     try:
-        model = _built(name, {"weights": chosen, "progress": False, **options})
+        with nullcontext() if (folder / file).exists() else _alone_in(folder):
+            model = _built(name, {"weights": chosen, "progress": False, **options})
     except (OSError, RuntimeError) as error:  # no network, or a file with another checksum
-        file = chosen.url.rsplit("/", 1)[-1]
         raise SettingError(
-            f"model.weights={weights} of {name} can't be had ({error}); put {chosen.url} into "
-            f"{torch.hub.get_dir()}/checkpoints as {file}, or set model.weights=null"
+            f"model.weights={weights} of {name} can't be had ({error}); put {chosen.url} into {folder} as {file}, or "
+            f"set model.weights=null"
         ) from error
     if num_classes != len(chosen.meta["categories"]):
         _replace_last_layer(model, num_classes)
     return model
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Inside is one process at a time of those that share ``folder``: the first downloads, the others find the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _replace_last_layer(model: nn.Module, num_classes: int) -> None:

@@ -135,6 +135,12 @@ def test_the_recipe_is_the_published_one(experiment, configured):
         assert [255 * value for value in config["dataset"][key]] == pytest.approx(wanted, abs=2e-3)
 
 
+def test_another_optimizer_or_scheduler_takes_a_recipes_numbers_with_it(configured):
+    other = configured("experiment=resnet32_cifar10_k4", "optimizer=adamw", "scheduler=step")
+    assert other["optimizer"] == configured("optimizer=adamw")["optimizer"]
+    assert other["scheduler"] == configured("scheduler=step")["scheduler"]
+
+
 def test_a_recipes_weights_are_for_the_loss_they_are_named_after(configured):
     assert configured("local_loss=predsim")["local_loss"]["beta"] == 0.99
     assert "reconstruction" not in configured("experiment=resnet110_stl10_k4", "local_loss=dgl")["local_loss"]

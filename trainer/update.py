@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
@@ -24,7 +25,8 @@ class UpdateOptions:
     """What an update does beyond the optimizer's step: the settings ``update``.
 
     Attributes:
-        clip_norm: the norm that the gradient of a block is scaled down to where it is larger; None for never.
+        clip_norm: the norm that the gradient of a block, or end to end of the model, is scaled down to where it is
+            larger; None for never.
         accumulate: the parts that a batch passes in, one training step each; the optimizer steps after the last, on
             their mean gradient.
         decay_norms_and_biases: whether weight decay also holds for vectors: biases and the weights of norms.
@@ -78,6 +80,7 @@ class Update:
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
         self._before = 0  # updates before this one
         self._inside_batch = False
+        self._group: dist.ProcessGroup | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -95,6 +98,10 @@ class Update:
             for parameter in self.parameters.values():
                 parameter.grad = None
 
+    def clip_together(self, group: dist.ProcessGroup) -> None:
+        """From now on clip by the norm over all ranks of ``group``, each of which has other parameters of one model."""
+        self._group = group
+
     def backward(self, loss: Tensor) -> None:
         """Add a step's share of the gradient of its scalar ``loss``."""
         every = self.options.accumulate
@@ -109,7 +116,8 @@ class Update:
     def apply(self) -> None:
         """Let the optimizer step with the gradients that have been summed since ``begin``."""
         if self.options.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip_norm)
+            norm = self._whole_norm(nn.utils.get_total_norm(self.gradients()))
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.options.clip_norm, norm)
         if self.options.average is None:
             uncompiled.step(self.optimizer)
             return
@@ -123,6 +131,14 @@ class Update:
             torch._foreach_lerp_(averages, parameters, 1 - kept)
         for parameter, average in zip(parameters, averages, strict=True):
             self.optimizer.state[parameter][AVERAGE] = average
+
+    def _whole_norm(self, norm: Tensor) -> Tensor:
+        """The norm of the gradient of which this rank has a part with a ``norm``, a scalar."""
+        if self._group is None:
+            return norm
+        square = norm.square()
+        dist.all_reduce(square, group=self._group)
+        return square.sqrt()
 
     def gradients(self) -> list[Tensor]:
         """The gradients of the last step."""

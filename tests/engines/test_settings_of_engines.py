@@ -79,12 +79,23 @@ def test_old_torch_has_no_v_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         pipeline("zbv_zero_bubble").check_device(cpu)
 
 
-def graphs_on(ranks: int) -> tuple[Rank, StepOptions]:
+def options_on(ranks: int, graphs: bool, update: UpdateOptions) -> tuple[Rank, StepOptions]:
     rank = Rank(Launch(0, ranks, 0, ranks), torch.device("cpu"), 1, timedelta(1), Control(HashStore(), 0, ranks))
-    options = StepOptions(
-        precision="fp32", compile=False, cuda_graphs=True, skip_bad_steps=False, update=UpdateOptions()
+    return rank, StepOptions(
+        precision="fp32", compile=False, cuda_graphs=graphs, skip_bad_steps=False, update=update
     )
-    return rank, options
+
+
+def graphs_on(ranks: int) -> tuple[Rank, StepOptions]:
+    return options_on(ranks, True, UpdateOptions())
+
+
+def test_what_the_pipeline_has_no_use_for_is_refused_by_name() -> None:
+    pipeline("1f1b").check(*options_on(2, False, UpdateOptions(clip_norm=1.0)))
+    with pytest.raises(SettingError, match="update.accumulate=2 does not go with engine=pipeline; a batch passes in"):
+        pipeline("1f1b").check(*options_on(2, False, UpdateOptions(accumulate=2)))
+    with pytest.raises(SettingError, match="update.average=0.9 does not go with engine=pipeline; use update.average=n"):
+        pipeline("1f1b").check(*options_on(2, False, UpdateOptions(average=0.9)))
 
 
 def test_cuda_graphs_hold_no_communication() -> None:

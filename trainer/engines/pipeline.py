@@ -25,7 +25,6 @@ from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
 from trainer.transport.relay import Relay
-from trainer.update import UpdateOptions
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,14 @@ class Pipeline:
                 f"compile=true does not go with engine.schedule={self._name}, which splits the backward; choose "
                 f"compile=false or another schedule"
             )
-        if options.update != UpdateOptions(decay_norms_and_biases=options.update.decay_norms_and_biases):
+        if options.update.accumulate > 1:
             raise SettingError(
-                "engine=pipeline has no update.clip_norm, update.accumulate or update.average; leave them out"
+                f"update.accumulate={options.update.accumulate} does not go with engine=pipeline; a batch passes in "
+                f"engine.microbatches there"
+            )
+        if options.update.average is not None:
+            raise SettingError(
+                f"update.average={options.update.average} does not go with engine=pipeline; use update.average=null"
             )
         if options.cuda_graphs:
             raise SettingError("cuda_graphs=true does not go with engine=pipeline; use cuda_graphs=false")
@@ -204,6 +208,7 @@ class Pipeline:
             for module, index in zip(modules, own, strict=True)
         ]
         update = new_update(job, {name: value for block in blocks for name, value in block.parameters().items()})
+        update.clip_together(group)
         owners = [block.rank for block in partition.blocks]
         handed_on = [sent_like(field, plan.batch_size) for field in self._fields(job, plan.batch_size)]
         relay = Relay(owners, handed_on, rank.rank, rank.device, group)

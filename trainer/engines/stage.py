@@ -135,7 +135,8 @@ class Pipelined(Learner):
         losses: list[Tensor] = []
         self.update.begin(output.tag.step)
         logits = self._step(output, losses)
-        self.update.apply()
+        with lost_group(f"step {output.tag.step}"):
+            self.update.apply()
         if self.has_loss:
             loss = torch.stack([loss.detach() for loss in losses]).mean()
             self.meter.add(LossOutput(loss, logits), output["label"])

@@ -70,6 +70,7 @@ def test_evaluation_on_other_images(
     assert whole != evaluate(str(finished))[-1]
     assert re.search(f"the whole model +{100 * whole:.2f} %", printed("dataset.test_size=15"))
     assert printed("dataset.validation=8").startswith("validation accuracy of")
+    assert printed("--trust", "--device", "cpu", "dataset.validation=8").startswith("validation accuracy of")
     shape = "the dataset has images of shape (3, 4, 4), but the network was trained for (3, 8, 8)"
     assert printed("dataset.image_size=4") == f"error: {shape}\n"
     assert "dataset.place is no option of the run's dataset; it has image_size, mean, " in printed("dataset.place=here")

@@ -55,6 +55,8 @@ def test_a_job_is_repeated_by_one_line() -> None:
     assert again.startswith(expected) and "\n" not in again and "output_dir" not in again
     for folder in ("--config-dir=mine", "-cd=mine", "hydra.searchpath=[file:///mine]"):
         assert shlex.quote(folder) in repeating(launch, ordered(["seed=1", folder]), ["seed=1"])
+    several = Launch(0, 8, 0, 4, environment={"RANK": "0"})
+    assert repeating(several, [], ["seed=1"]) == "torchrun --nnodes=2 --nproc_per_node=4 -m trainer.main seed=1"
     assert repeating(Launch(environment={}), [], ["epochs=1"]) == "python -m trainer.main epochs=1"
 
 

@@ -56,6 +56,8 @@ def test_constant():
         (lambda: Step([]), r"scheduler.milestones=\[\]"),
         (lambda: Step(None, 1.0), "scheduler.factor=1.0"),
         (lambda: OneCycle(rise=1.0), "scheduler.rise=1.0"),
+        (lambda: OneCycle(start=-1), "scheduler.start=-1 must lie between 0 and 1"),
+        (lambda: OneCycle(end=2), "scheduler.end=2 must lie between 0 and 1"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -137,11 +137,14 @@ OTHER = {
     ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
     ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 must be at least 0",
     ("local_loss=dgl", "batch_size=1"): "batch_size=1 gives one image a step, which is too few for the batch norm ",
-    ("local_loss=man", "local_loss.base=infopro"): "local_loss.base=infopro is a text; choose one of the files by ",
+    ("local_loss=man", "local_loss.base=infopro"): "local_loss.base=infopro is no local loss; choose one of the ",
+    ("local_loss=man", "local_loss.base=null"): "local_loss.base=null is no local loss; choose one of the fi",
     ("local_loss=infopro", "local_loss.reconstruction=abc"): "local_loss.reconstruction=abc must be a list",
     ("optimizer=adam", "optimizer.betas=[0.9]"): "optimizer: torch.optim.Adam refuses these settings: ",
     ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
     ("partition.cpu.gflops=0",): "partition.cpu.gflops=0 must be above 0",
+    ("partition.cpu=5",): "partition.cpu=5 must be names with values",
+    ("partition.cuda=null",): "partition.cuda=null must be names with values",
 }  # fmt: skip
 
 

@@ -106,6 +106,7 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     list: ((list,), "a list"),
     Sequence: ((list,), "a list"),
     tuple: ((list,), "a list"),
+    dict: ((dict,), "names with values"),
 }
 
 

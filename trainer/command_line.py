@@ -45,7 +45,10 @@ def ordered(arguments: Sequence[str]) -> list[str]:
 def repeating(launch: Launch, arguments: Sequence[str], overrides: Sequence[str]) -> str:
     """What to type for a job once more, in another directory: one line. ``arguments`` are the command's, as ``ordered``
     gives them, ``overrides`` the job's settings, which in a sweep are others."""
-    program = f"torchrun --nproc_per_node={launch.local_world_size}" if launch.by_torchrun else "python"
+    program = "python"
+    if launch.by_torchrun:
+        nodes = "" if launch.one_node else f"--nnodes={-(-launch.world_size // launch.local_world_size)} "
+        program = f"torchrun {nodes}--nproc_per_node={launch.local_world_size}"
     folders: list[str] = []
     for index, word in enumerate(arguments):
         if word in CONFIG_DIR:

@@ -79,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
     parser.add_argument("--trust", action="store_true", help="build any class that the run names")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # settings and options in any order
     for setting in options.dataset:
         if not re.match(r"dataset\.[\w.]+=", setting):
             parser.error(f"{setting} can't be read as dataset.OPTION=VALUE")

@@ -68,6 +68,9 @@ class OneCycle:
         times the base rate."""
         if not 0 < rise < 1:
             raise SettingError(f"scheduler.rise={rise} must lie between 0 and 1")
+        for name, value in (("start", start), ("end", end)):
+            if not 0 <= value <= 1:
+                raise SettingError(f"scheduler.{name}={value} must lie between 0 and 1")
         self.rise, self.start, self.end = rise, start, end
 
     def __call__(self, epoch: float, epochs: int) -> float:

@@ -15,6 +15,7 @@ from trainer.hostcopy import to_device
 from trainer.local_losses.base import LossOutput, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
 from trainer.local_losses.copies import frozen_copy
 from trainer.packet import Packet
+from trainer.usage import shown
 
 
 class Follower(LocalClassifier):
@@ -80,9 +81,10 @@ class Following(LocalLoss):
         Raises:
             SettingError: a number is too small, ``base`` is no local loss, or it follows the next block as well.
         """
-        if isinstance(base, str):
+        if not hasattr(base, "classifier"):
             raise SettingError(
-                f"local_loss.base={base} is a text; choose one of the files by local_loss@local_loss.base={base}"
+                f"local_loss.base={shown(base)} is no local loss; choose one of the files, as by "
+                f"local_loss@local_loss.base=infopro"
             )
         at_least(1, {"local_loss.every": every, "local_loss.lag": lag})
         if base.refresh is not None:

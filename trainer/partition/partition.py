@@ -96,7 +96,8 @@ def place(seconds: Sequence[float], ranks: int) -> list[int]:
     if len(seconds) < ranks:
         raise SettingError(
             f"{ranks} ranks need at least one block each, but the number of blocks is {len(seconds)}; start as many "
-            f"ranks with --nproc_per_node={len(seconds)}, or set partition.blocks={ranks}"
+            f"ranks with --nproc_per_node={len(seconds)}, or set partition.blocks={ranks}, and partition.points=null "
+            f"where a recipe has points"
         )
     ends = balance(len(seconds), ranks, lambda start, stop: sum(seconds[start:stop]))
     return [sum(block >= end for end in ends) for block in range(len(seconds))]

@@ -43,6 +43,21 @@ def test_a_bad_step_does_not_count() -> None:
     assert meter.take_pass().sums() == {"loss": 4, "right": 1, "seen": 2}
 
 
+def test_a_number_that_changes_later_counts_as_it_was() -> None:
+    learned, result = torch.nn.Parameter(torch.tensor(1.0)), batch(1.0)
+    meter = Meter(CPU, ["learned"])
+    for _ in range(2):
+        meter.add(result._replace(terms={"learned": learned}).detach(), LABEL)
+        with torch.no_grad():
+            learned += 1
+    assert meter.take_pass().sums()["loss_learned"] == 2 * 1 + 2 * 2
+
+
+def test_what_is_no_scalar_is_refused() -> None:
+    with pytest.raises(SettingError, match="gives a loss or a term that is no scalar; take its mean"):
+        Meter(CPU).add(LossOutput(torch.ones(2), ONE_RIGHT), LABEL)
+
+
 def test_other_terms_than_announced_are_refused() -> None:
     with pytest.raises(SettingError, match="the local loss gives the terms other, but its .* terms names first"):
         Meter(CPU, ["first"]).add(batch(1.0, other=1.0), LABEL)

@@ -49,7 +49,7 @@ class Meter:
     def add(self, result: LossOutput, label: Tensor, good: Tensor | None = None) -> None:
         """Count a batch: its mean loss and terms, which nobody may write to any more, its logits ``(N, classes)`` and
         labels ``(N,)`` or ``(N, classes)``. A batch for which ``good``, a boolean scalar, is False does not count.
-        Raises ``SettingError`` where the terms have other names."""
+        Raises ``SettingError`` where the terms have other names, or what should be a scalar is none."""
         if result.terms.keys() != set(self.terms):
             raise SettingError(
                 f"the local loss gives the terms {', '.join(result.terms) or 'none'}, but its classifier's attribute "
@@ -58,6 +58,8 @@ class Meter:
         count = len(result.logits)
         right = correct(result.logits, label[:count])
         numbers = [result.loss, right, self._one, *(result.terms[term] for term in self.terms)]
+        if any(number.dim() for number in numbers):
+            raise SettingError("the local loss gives a loss or a term that is no scalar; take its mean")
         if good is not None:
             numbers = [torch.where(good, number, 0) for number in numbers]
         self._held.append((count, numbers))
@@ -84,8 +86,9 @@ class Meter:
             return
         counts, numbers = zip(*self._held, strict=True)
         self._held = []
-        by_batch = torch.stack([torch.stack(column).double() for column in zip(*numbers, strict=True)])
-        samples = to_device(torch.tensor(counts, dtype=torch.float64), by_batch.device)
+        device = self._sums.device
+        by_batch = torch.stack([torch.stack(column).to(device).double() for column in zip(*numbers, strict=True)])
+        samples = to_device(torch.tensor(counts, dtype=torch.float64), device)
         right = self._names.index(RIGHT)
         self._window[right] += by_batch[right].sum()
         by_batch[right] = 0

@@ -61,15 +61,16 @@ class Site:
 
 class LossOutput(NamedTuple):
     """A block's output as its local classifier sees it: the scalar ``loss``, the ``logits``, ``(N, classes)``, and for
-    people the ``terms`` that the loss is made of, scalars without their weights."""
+    people the ``terms`` that the loss is made of, scalars without their weights. Loss and terms are looked at some
+    steps later, and must still have their values then."""
 
     loss: Tensor
     logits: Tensor
     terms: Mapping[str, Tensor] = MappingProxyType({})
 
     def detach(self) -> "LossOutput":
-        """The same without a graph."""
-        terms = {name: term.detach() for name, term in self.terms.items()}
+        """The same without a graph. A term may be a parameter or a buffer, which changes: then it is a copy."""
+        terms = {name: (term.clone() if term.is_leaf else term).detach() for name, term in self.terms.items()}
         return LossOutput(self.loss.detach(), self.logits.detach(), terms)
 
 

@@ -78,7 +78,8 @@ def test_a_huge_loss_of_one_block_leaves_the_others_untouched(network: Network) 
     results = []
     for rate in (0.1, 1e4):
         blocks = [trainable(network, ["layer1.0"], index) for index in range(2)]
-        blocks[1].update._base_rates[0] = rate
+        other = Update(blocks[1].parameters(), lambda p: torch.optim.SGD(p, rate), Constant(), 1, 10)  # noqa: B023
+        blocks[1].train_with(other)
         for step in (1, 2):
             output = blocks[0].forward(packet(step))
             blocks[0].learn(output)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainer.assemble import DATA_KEYS, augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.building import build, check_type, require_target
@@ -17,6 +16,7 @@ from trainer.engines.base import Engine, StepOptions
 from trainer.errors import SettingError
 from trainer.memory import memory_table
 from trainer.optimizers import uncompiled
+from trainer.optimizers.trial import try_out
 from trainer.partition.partition import Partition
 from trainer.partition.strategies import Chosen, Strategy, check_points
 from trainer.plan import Plan, Share
@@ -68,7 +68,7 @@ class Run:
         self.mix = label_mixes(config["dataset"])
         self.tracker: Tracker = build("tracker", config["tracker"])
         self.tracker.resume(start.tracker)
-        self.make_optimizer([nn.Parameter(torch.zeros(1))])  # so that a wrong setting is found now
+        try_out(self.make_optimizer)
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))

@@ -16,6 +16,9 @@ from trainer.schedules import Schedule
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 """Makes an optimizer of parameters, or of parameter groups as torch's optimizers take them."""
 
+GROUP = "group_"
+"""How the name of what an optimizer keeps for a group of parameters begins; a checkpoint has it with each of them."""
+
 AVERAGE = "average"
 """Name of the moving average in the optimizer's state of a parameter, so that a checkpoint holds it."""
 
@@ -76,7 +79,7 @@ class Update:
         # In the order of the optimizer's groups, which is the order of its state.
         self.parameters = {name: value for names in groups for name, value in names["params"].items()}
         self.optimizer = make_optimizer([{**group, "params": list(group["params"].values())} for group in groups])
-        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._given = [dict(group) for group in self.optimizer.param_groups]
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
         self._before = 0  # updates before this one
         self._inside_batch = False
@@ -92,8 +95,8 @@ class Update:
         steps of a batch have the rate of the first."""
         self._before, part = divmod(step - 1, self.options.accumulate)
         factor = self._schedule((step - 1 - part) / self._steps_per_epoch, self._epochs)
-        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
+        for group, given in zip(self.optimizer.param_groups, self._given, strict=True):
+            group["lr"] = given["lr"] * factor
         if part == 0:
             for parameter in self.parameters.values():
                 parameter.grad = None
@@ -149,11 +152,17 @@ class Update:
         return {name: value for name, value in self.whole_state().items() if isinstance(value, Tensor)}
 
     def whole_state(self) -> dict[str, Any]:
-        """All that the optimizer keeps for its parameters, under the same names."""
+        """All that the optimizer keeps for its parameters, under the same names, with what it has changed of the group
+        that a parameter belongs to."""
+        groups = {
+            parameter: {GROUP + key: value for key, value in group.items() if _changed(key, value, given)}
+            for group, given in zip(self.optimizer.param_groups, self._given, strict=True)
+            for parameter in group["params"]
+        }
         return {
             f"optimizer.{name}.{key}": value
             for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
+            for key, value in {**self.optimizer.state.get(parameter, {}), **groups[parameter]}.items()
         }
 
     def forget(self, names: Collection[str]) -> None:
@@ -195,6 +204,12 @@ class Update:
         finally:
             for parameter, data in trained.items():
                 parameter.data = data
+
+
+def _changed(key: str, value: Any, given: Mapping[str, Any]) -> bool:
+    """Whether an optimizer has changed an entry of its group from what was ``given``; the rate is the schedule's."""
+    before = given.get(key)
+    return key not in ("params", "lr") and value is not before and (isinstance(value, Tensor) or value != before)
 
 
 def parameter_groups(parameters: Mapping[str, nn.Parameter], decay_norms_and_biases: bool) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 ===================================  =================================================================
 ``<parameter or buffer>``            weights, as in ``model.safetensors``
-``optimizer.<parameter>.<state>``    what the optimizer keeps for a parameter, such as ``exp_avg``
+``optimizer.<parameter>.<state>``    what the optimizer keeps for a parameter, such as ``exp_avg``, and as
+                                     ``group_<name>`` what it has changed of the parameter's group
 ``gradient.<parameter>``             what steps have left for a later one, where gradients are accumulated
 ``published.<unit>.<step>.<name>``   weights that a neighbor has not yet applied
 ``meter.<cut>.<replica>.<term>...``  sums of the epoch's loss, accuracy and terms, of the block up to the cut
@@ -21,7 +22,7 @@ from trainer.checkpoint.manifest import CheckpointError
 from trainer.checkpoint.reader import Weights
 from trainer.learner import Learner
 from trainer.optimizers import uncompiled
-from trainer.update import AVERAGE, Update
+from trainer.update import AVERAGE, GROUP, Update
 
 GRADIENT = "gradient."
 
@@ -100,10 +101,14 @@ def _fill_optimizer(update: Update, store: Weights, names: Mapping[str, list[str
     state = uncompiled.state_dict(update.optimizer)
     pattern: dict[str, Any] = {}
     without: list[tuple[int, nn.Parameter]] = []
+    groups = {index: group for group in state["param_groups"] for index in group["params"]}
     for index, (name, parameter) in enumerate(update.parameters.items()):
-        if keys := names.get(name):
-            state["state"][index] = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in keys}
-            pattern = state["state"][index]
+        kept = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in names.get(name, [])}
+        for key in [key for key in kept if key.startswith(GROUP)]:
+            value = kept.pop(key)
+            groups[index][key.removeprefix(GROUP)] = value.to(parameter.device) if isinstance(value, Tensor) else value
+        if kept:
+            state["state"][index] = pattern = kept
         elif index not in state["state"]:
             without.append((index, parameter))
     state["state"] |= {index: _beginning(pattern, parameter) for index, parameter in without}
@@ -135,7 +140,7 @@ def _value(store: Weights, name: str, parameter: nn.Parameter) -> Any:
     value = store.read(name)
     if value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    return value
+    return value.clone()  # an optimizer keeps it, and with it would keep the file that it lies in
 
 
 def _beginning(pattern: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def test_other_errors_stay_as_they_are() -> None:
         raise RuntimeError("another")
 
 
+def test_too_small_a_gpu_says_what_takes_less() -> None:
+    with pytest.raises(SettingError, match=r"memory is too small \(Tried to allocate 9 GiB\); a smaller batch"):
+        with kernels(False, False, False):
+            raise torch.OutOfMemoryError("Tried to allocate 9 GiB\nand more")
+
+
 def test_the_next_job_of_a_sweep_may_be_without() -> None:
     with kernels(True, False, False):
         assert torch.are_deterministic_algorithms_enabled()

@@ -21,7 +21,8 @@ COMPILED_UNITS = 4096
 def kernels(deterministic: bool, cudnn_benchmark: bool, compile: bool) -> Iterator[None]:
     """Inside, torch uses only operations that repeat bit for bit where ``deterministic`` says so, cuDNN times its
     convolutions to take the fastest where ``cudnn_benchmark`` does, and torch.compile makes a kernel for every unit
-    where ``compile`` does. Raises ``SettingError`` for an operation that has no way to repeat."""
+    where ``compile`` does. Raises ``SettingError`` for an operation that has no way to repeat, and where a GPU's memory
+    is too small."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
@@ -30,6 +31,11 @@ def kernels(deterministic: bool, cudnn_benchmark: bool, compile: bool) -> Iterat
     try:
         with _for_every_unit() if compile else nullcontext():
             yield
+    except torch.OutOfMemoryError as error:
+        raise SettingError(
+            f"the GPU's memory is too small ({str(error).splitlines()[0]}); a smaller batch_size, a larger "
+            f"update.accumulate, precision=bf16 or more ranks take less, and dry_run=true shows what each rank takes"
+        ) from error
     except RuntimeError as error:
         name, refused, _ = str(error).partition(REFUSAL)
         if not refused:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainer.blocks import edge_layouts
 from trainer.engines.base import StepOptions
-from trainer.meta import META, Shapes, on_meta
+from trainer.meta import META, Shapes, on_meta, without_values
 from trainer.network import Network
 from trainer.optimizers import uncompiled
 from trainer.partition.cost import blank_packet, count
@@ -86,10 +86,11 @@ def _kept_bytes(network: Network, cuts: Sequence[str], batch_size: int) -> list[
     for units in network.split(cuts):
         body = on_meta(nn.Sequential(*units.values()))
         classifier = network.classifier(list(units)[-1], cuts).to(META)
-        work = count(
-            nn.ModuleList([body, classifier]),
-            lambda: classifier.compute_loss(body(packet["x"]), packet).loss,  # noqa: B023
-        )
+        with without_values("dry_run=true can't tell its memory"):
+            work = count(
+                nn.ModuleList([body, classifier]),
+                lambda: classifier.compute_loss(body(packet["x"]), packet).loss,  # noqa: B023
+            )
         kept.append(work.kept_bytes)
         with torch.no_grad(), Shapes():
             packet = replace(packet, fields={**packet.fields, "x": body(packet["x"])})

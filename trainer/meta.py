@@ -1,12 +1,15 @@
 """The meta device, on which tensors have a shape and no values: where shapes are found and costs are counted."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer.errors import SettingError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -18,6 +21,18 @@ def on_meta(module: M) -> M:
     parameters = {id(p): nn.Parameter(_empty(p), p.requires_grad) for p in module.parameters()}
     buffers = {id(buffer): _empty(buffer) for buffer in module.buffers()}
     return copy.deepcopy(module, {**parameters, **buffers}).to(META)
+
+
+@contextmanager
+def without_values(remedy: str) -> Iterator[None]:
+    """Inside a local loss runs on the meta device. Raises ``SettingError`` where it can't, with what to do instead."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SettingError(
+            f"the local loss can't be run on tensors without values ({str(error).splitlines()[0]}); if it looks at "
+            f"values, {remedy}"
+        ) from error
 
 
 def _empty(tensor: Tensor) -> Tensor:

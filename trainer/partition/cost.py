@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.data.source import data_fields
 from trainer.errors import SettingError
-from trainer.meta import META, Shapes, on_meta
+from trainer.meta import META, Shapes, on_meta, without_values
 from trainer.network import Network
 from trainer.packet import Kind, Packet, Tag
 from trainer.units import placed
@@ -96,7 +96,8 @@ def _classifier_cost(
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()
-    return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
+    with without_values("set partition=profiled") if device == META else nullcontext():
+        return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
 
 
 def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:

@@ -68,6 +68,16 @@ def test_copies_and_every_schedule_give_the_weights_of_one_process(
         assert_close(tmp_path / "other" / number, tmp_path / "one/0")
 
 
+def test_three_copies_go_on_as_if_they_had_not_stopped(forked: Job, tmp_path: Path) -> None:
+    """Where the order of a sum over the ranks matters."""
+    common, rivals = ("--multirun", *TINY, *VIT, "batch_size=9"), "engine=backprop,ddp_local"
+    assert forked(3, tmp_path, *common, "max_steps=2,null", rivals, "hydra.sweep.dir=all").status == 0
+    again = "resume='all/${hydra:job.num}'"
+    assert forked(3, tmp_path, *common, rivals, again, "hydra.sweep.dir=again").status == 0
+    for number in (0, 1):
+        assert_identical(weights(tmp_path / f"again/{number}"), weights(tmp_path / f"all/{number + 2}"))
+
+
 def test_every_rank_must_have_the_same_images(forked: Job, tmp_path: Path) -> None:
     images, labels = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2
     for rank, count in enumerate((20, 19)):

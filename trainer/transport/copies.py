@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -31,6 +32,15 @@ class Copies(Generic[Made]):
             self._averaging = DistributedDataParallel(
                 _Called(modules, forward), process_group=group, broadcast_buffers=False
             )
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Let the first backward be one of nothing, after which DistributedDataParallel lays out for good where in its
+        messages a gradient goes. How a sum over three ranks or more is rounded depends on that, and a run that goes on
+        must not have another layout in its first step than one that was never stopped."""
+        self._averaging(None).backward()
+        for parameter in self._averaging.parameters():
+            parameter.grad = None
 
     def forward(self, packet: Packet) -> Made:
         """``forward`` on this rank's share of a batch, after whose backward the gradients are the copies' mean."""
@@ -54,6 +64,8 @@ class _Called(nn.Module):
         self.parts = nn.ModuleList(modules)
         self._forward = forward
 
-    def forward(self, packet: Packet) -> Any:
-        """What runs them."""
+    def forward(self, packet: Packet | None) -> Any:
+        """What runs them; without a packet a scalar that all that is trained has a part in."""
+        if packet is None:
+            return torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
         return self._forward(packet)

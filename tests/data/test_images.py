@@ -118,6 +118,13 @@ def test_mean_and_deviation_of_the_training_images() -> None:
     assert normal.unique().tolist() == pytest.approx([-1.0, 1.0])
 
 
+def test_images_of_another_size_are_normalized_alike() -> None:
+    spec = DataSpec(4, 2, 2, (3, 8, 8), (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    torch.testing.assert_close(spec.normalize(images), (images / 255 - mean) / std)
+
+
 def test_given_mean_and_deviation_are_checked() -> None:
     with pytest.raises(SettingError, match=r"dataset.mean=\[0.1, 0.2\] has 2 values; the images have 1 channels"):
         two_values().spec([0.1, 0.2], None)

@@ -1,7 +1,7 @@
 """Images in memory: what every dataset gives, checked once for all of them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -53,8 +53,9 @@ class DataSpec:
         return asdict(self)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 images ``(N, C, H, W)`` as a network wants them; see ``Normalizer``."""
-        return Normalizer(self, images.device)(images)
+        """uint8 images ``(N, C, H, W)``, of any size, as a network wants them; see ``Normalizer``."""
+        channels, height, width = images.shape[1:]
+        return Normalizer(replace(self, image_shape=(channels, height, width)), images.device)(images)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "DataSpec":
@@ -64,7 +65,7 @@ class DataSpec:
 
 
 class Normalizer:
-    """Brings each channel to mean 0 and standard deviation 1."""
+    """Brings each channel of images of one shape to mean 0 and standard deviation 1."""
 
     def __init__(self, spec: DataSpec, device: torch.device) -> None:
         # As large as an image: to repeat three numbers for every pixel would take five times as long on a CPU.

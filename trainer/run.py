@@ -68,7 +68,7 @@ class Run:
         self.mix = label_mixes(config["dataset"])
         self.tracker: Tracker = build("tracker", config["tracker"])
         self.tracker.resume(start.tracker)
-        try_out(self.make_optimizer)
+        try_out(self.make_optimizer, rank.device)
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))

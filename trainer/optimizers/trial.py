@@ -8,10 +8,10 @@ from trainer.optimizers import uncompiled
 from trainer.update import MakeOptimizer
 
 
-def try_out(make_optimizer: MakeOptimizer) -> None:
-    """Make an optimizer and let it step. Raises ``SettingError`` for one that wants more than gradients, has no rate to
-    be scheduled, or keeps what no checkpoint would hold."""
-    parameter = nn.Parameter(torch.zeros(1))
+def try_out(make_optimizer: MakeOptimizer, device: torch.device) -> None:
+    """Make an optimizer and let it step on ``device``. Raises ``SettingError`` for one that wants more than gradients,
+    has no rate to be scheduled, or keeps what no checkpoint would hold."""
+    parameter = nn.Parameter(torch.zeros(1, device=device))
     optimizer = make_optimizer([parameter])
     name = f"optimizer._target_={type(optimizer).__module__}.{type(optimizer).__qualname__}"
     if not all("lr" in group for group in optimizer.param_groups):

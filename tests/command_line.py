@@ -20,6 +20,9 @@ TINY = (
 )  # fmt: skip
 """Three epochs of eight steps in a second; the last test batch is short."""
 
+NO_SGD = ("~optimizer.momentum", "~optimizer.weight_decay", "~optimizer.nesterov", "~optimizer.fused")
+"""Leaves out the default optimizer's settings, but for its rate."""
+
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

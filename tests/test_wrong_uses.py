@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import trainer.launch
-from tests.command_line import TINY, CommandLine, Outcome, assert_one_sentence
+from tests.command_line import NO_SGD, TINY, CommandLine, Outcome, assert_one_sentence
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,9 +121,6 @@ def test_settings(override: str, command: CommandLine, tmp_path: Path) -> None:
 
 WITHOUT_POINTS = tuple(setting for setting in TINY if not setting.startswith("partition."))
 
-SGD = ("~optimizer.momentum", "~optimizer.weight_decay", "~optimizer.nesterov", "~optimizer.fused")
-"""What leaves out the default optimizer's settings, but for its rate."""
-
 OTHER = {
     ("partition.blocks=two",): "partition.blocks=two must be a whole number or null",
     ("partition.points=stem",): "partition.points=stem must be a list or null",
@@ -144,7 +141,7 @@ OTHER = {
     ("local_loss=man", "local_loss.base=null"): "local_loss.base=null is no local loss; choose one of the fi",
     ("local_loss=infopro", "local_loss.reconstruction=abc"): "local_loss.reconstruction=abc must be a list",
     ("optimizer=adam", "optimizer.betas=[0.9]"): "optimizer: torch.optim.Adam refuses these settings: ",
-    ("optimizer._target_=torch.optim.LBFGS", *SGD): "optimizer._target_=torch.optim.lbfgs.LBFGS can't step with gra",
+    ("optimizer._target_=torch.optim.LBFGS", *NO_SGD): "optimizer._target_=torch.optim.lbfgs.LBFGS can't step with gra",
     ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
     ("partition.cpu.gflops=0",): "partition.cpu.gflops=0 must be above 0",
     ("partition.cpu=5",): "partition.cpu=5 must be names with values",

@@ -10,7 +10,7 @@ from trainer.blocks import edge_layouts
 from trainer.engines.base import StepOptions
 from trainer.meta import META, Shapes, on_meta, without_values
 from trainer.network import Network
-from trainer.optimizers import uncompiled
+from trainer.optimizers.trial import try_out
 from trainer.partition.cost import blank_packet, count
 from trainer.partition.partition import Partition
 from trainer.precision import DTYPES
@@ -62,10 +62,8 @@ def memory_table(
 def _state_copies(make_optimizer: MakeOptimizer) -> float:
     """How much state an optimizer keeps for a parameter, in parameters."""
     parameter = nn.Parameter(torch.zeros(4096))
-    parameter.grad = torch.zeros_like(parameter)
-    optimizer = make_optimizer([parameter])
-    uncompiled.step(optimizer)
-    state = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+    kept = try_out(make_optimizer, parameter).state[parameter]
+    state = [value for value in kept.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() for tensor in state if tensor.dim()) / parameter.numel()
 
 

@@ -25,13 +25,14 @@ def on_meta(module: M) -> M:
 
 @contextmanager
 def without_values(remedy: str) -> Iterator[None]:
-    """Inside a local loss runs on the meta device. Raises ``SettingError`` where it can't, with what to do instead."""
+    """Inside a model or a local loss runs on the meta device. Raises ``SettingError`` where it can't, with what to do
+    instead."""
     try:
         yield
     except RuntimeError as error:
         raise SettingError(
-            f"the local loss can't be run on tensors without values ({str(error).splitlines()[0]}); if it looks at "
-            f"values, {remedy}"
+            f"the model or the local loss can't be run on tensors without values ({str(error).splitlines()[0]}); if it "
+            f"looks at values, {remedy}"
         ) from error
 
 

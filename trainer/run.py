@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainer.assemble import DATA_KEYS, augmentations, data_spec, label_mixes, load_images, make_network
 from trainer.building import build, check_type, require_target
@@ -68,7 +69,7 @@ class Run:
         self.mix = label_mixes(config["dataset"])
         self.tracker: Tracker = build("tracker", config["tracker"])
         self.tracker.resume(start.tracker)
-        try_out(self.make_optimizer, rank.device)
+        try_out(self.make_optimizer, nn.Parameter(torch.zeros(1, device=rank.device)))
         strategy: Strategy = build("partition", config["partition"], leave=PARTITION_KEYS)
         self.images: Pictures | None = load_images(config["dataset"]) if rank.rank == 0 else None
         self.spec = DataSpec.from_json(rank.control.agree("data", self._describe_data))

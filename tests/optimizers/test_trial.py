@@ -11,9 +11,6 @@ from trainer.errors import SettingError
 from trainer.optimizers.trial import try_out
 
 
-CPU = torch.device("cpu")
-
-
 class Odd(torch.optim.Optimizer):
     """One that keeps a count beside its parameters' state."""
 
@@ -35,9 +32,9 @@ class Odd(torch.optim.Optimizer):
 )
 def test_what_does_not_fit_is_refused(make: Any, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        try_out(make, CPU)
+        try_out(make, nn.Parameter(torch.zeros(1)))
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Rprop"])
 def test_torchs_own_fit(kind: str) -> None:
-    try_out(lambda parameters: getattr(torch.optim, kind)(parameters, lr=0.1), CPU)
+    try_out(lambda parameters: getattr(torch.optim, kind)(parameters, lr=0.1), nn.Parameter(torch.zeros(1)))

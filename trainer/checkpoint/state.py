@@ -104,11 +104,11 @@ def _fill_optimizer(update: Update, store: Weights, names: Mapping[str, list[str
     groups = {index: group for group in state["param_groups"] for index in group["params"]}
     for index, (name, parameter) in enumerate(update.parameters.items()):
         kept = {key: _value(store, f"optimizer.{name}.{key}", parameter) for key in names.get(name, [])}
-        for key in [key for key in kept if key.startswith(GROUP)]:
-            value = kept.pop(key)
-            groups[index][key.removeprefix(GROUP)] = value.to(parameter.device) if isinstance(value, Tensor) else value
-        if kept:
-            state["state"][index] = pattern = kept
+        own = {key: value for key, value in kept.items() if not key.startswith(GROUP)}
+        of_group = {key.removeprefix(GROUP): kept[key] for key in kept.keys() - own.keys()}
+        groups[index] |= {key: _on(parameter.device, value) for key, value in of_group.items()}
+        if own:
+            state["state"][index] = pattern = own
         elif index not in state["state"]:
             without.append((index, parameter))
     state["state"] |= {index: _beginning(pattern, parameter) for index, parameter in without}
@@ -141,6 +141,11 @@ def _value(store: Weights, name: str, parameter: nn.Parameter) -> Any:
     if value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return value.clone()  # an optimizer keeps it, and with it would keep the file that it lies in
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """A tensor on ``device``, where torch itself leaves it as it is; a number as it is."""
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _beginning(pattern: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from trainer.errors import SettingError
 from trainer.optimizers import uncompiled
 from trainer.update import MakeOptimizer
 
 
-def try_out(make_optimizer: MakeOptimizer, device: torch.device) -> None:
-    """Make an optimizer and let it step on ``device``. Raises ``SettingError`` for one that wants more than gradients,
-    has no rate to be scheduled, or keeps what no checkpoint would hold."""
-    parameter = nn.Parameter(torch.zeros(1, device=device))
+def try_out(make_optimizer: MakeOptimizer, parameter: nn.Parameter) -> Optimizer:
+    """An optimizer of ``parameter`` after a step with a gradient of 0. Raises ``SettingError`` for one that wants more
+    than gradients, has no rate to be scheduled, or keeps what no checkpoint would hold."""
     optimizer = make_optimizer([parameter])
     name = f"optimizer._target_={type(optimizer).__module__}.{type(optimizer).__qualname__}"
     if not all("lr" in group for group in optimizer.param_groups):
@@ -23,3 +23,4 @@ def try_out(make_optimizer: MakeOptimizer, device: torch.device) -> None:
         raise SettingError(f"{name} can't step with gradients alone ({error}); choose another optimizer") from error
     if optimizer.state.keys() - {parameter}:
         raise SettingError(f"{name} keeps state beside its parameters', which no checkpoint holds; choose another one")
+    return optimizer

@@ -96,8 +96,7 @@ def _classifier_cost(
     except SettingError:
         return math.inf
     features = x.detach().requires_grad_()
-    with without_values("set partition=profiled") if device == META else nullcontext():
-        return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
+    return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
 
 
 def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:
@@ -117,7 +116,8 @@ def counted(network: Network, batch_size: int, cuts: Collection[str], machine: M
         # A model is made of few kinds of units, and counting one takes longer than a step of it.
         kind = (repr(module), *(p.shape for p in module.parameters()), x.shape, x.requires_grad)
         if kind not in known:
-            work = count(module, forward)
+            with without_values("set partition=profiled"):
+                work = count(module, forward)
             known[kind] = machine.seconds(work.flops, work.nbytes)
         return known[kind]
 

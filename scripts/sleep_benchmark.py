@@ -10,11 +10,14 @@ from pathlib import Path
 import jobs
 import schedules
 import torch
-from sleeping import PARTS, cut_points, sleeping
+from sleeping import cut_points, sleeping
 
 from trainer.engines.pipeline import SCHEDULES
 
 BATCH = 64
+PARTS = 2
+"""Stages of a rank, for the schedules with several."""
+
 LEFT_OUT = 5
 """Steps of the bare loop that do not count, as many as the trainer leaves out."""
 
@@ -95,6 +98,7 @@ def _scheduled(name: str, ranks: int, *microbatches: int) -> list[str]:
     parts = PARTS if SCHEDULES[name].several else 1
     return [
         "engine=pipeline",
+        f"model.parts={parts}",
         f"partition.points=[{','.join(cut_points(ranks, parts))}]",
         f"engine.schedule={name}",
         f"engine.microbatches={','.join(map(str, microbatches))}",
@@ -141,7 +145,7 @@ def _settings(forward: list[float], backward: list[float], options: argparse.Nam
 def _bare_loop(forward: list[float], backward: list[float], options: argparse.Namespace) -> float:
     """Seconds of a step of one block in a loop with nothing around it."""
     torch.set_num_threads(1)
-    model = sleeping(forward, backward, BATCH, options.packet_bytes, num_classes=10)
+    model = sleeping(forward, backward, 1, BATCH, options.packet_bytes, num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     images, labels = torch.rand(BATCH, 3, 8, 8), torch.randint(10, (BATCH,))
     seconds = 0.0

@@ -1,6 +1,7 @@
 """A model whose blocks take a set time by sleeping: what remains of a step is what schedule and transport cost, and
 many ranks can be timed on few cores, since sleepers do not fight for them."""
 
+import functools
 import time
 from typing import Any
 
@@ -8,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
-
-PARTS = 2
-"""Units of a block, so that schedules with two stages a rank can cut it in halves."""
 
 
 class _Forward(torch.autograd.Function):
@@ -54,6 +52,25 @@ class _Weight(torch.autograd.Function):
         return gradients[0], None
 
 
+class _Columns(torch.autograd.Function):
+    """The first few columns of ``(N, width)``. The gradient is zeros whatever comes in, and always the same ones: to
+    fill a tensor as large as a packet anew in every step would cost more than all else here."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, columns: int) -> Tensor:
+        ctx.like = x.shape, x.dtype, x.device
+        return x[:, :columns]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _zeros(*ctx.like), None
+
+
+@functools.cache
+def _zeros(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
 class Sleeper(nn.Module):
     """A unit that takes ``forward_seconds`` and ``backward_seconds`` for ``whole_batch`` images: ``(N, ...)`` to
     ``(N, width)``. Half of the backward is for inputs and half for weights; where no input needs a gradient, all of it
@@ -85,7 +102,7 @@ class Glance(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width)`` to ``(N, classes)``."""
-        return super().forward(x[:, : self.in_features])
+        return super().forward(_Columns.apply(x, self.in_features))
 
 
 class Glancing(LocalLoss):
@@ -97,21 +114,25 @@ class Glancing(LocalLoss):
 
 
 def sleeping(
-    forward_ms: list[float], backward_ms: list[float], whole_batch: int, packet_bytes: int, num_classes: int
+    forward_ms: list[float],
+    backward_ms: list[float],
+    parts: int,
+    whole_batch: int,
+    packet_bytes: int,
+    num_classes: int,
 ) -> nn.Sequential:
     """A model of one block for each of ``forward_ms`` and ``backward_ms``, named ``block0``, ``block1``, ..., of
-    ``PARTS`` equal units, and a head that takes no time."""
+    ``parts`` equal units, and a head that takes no time."""
     width = max(8, packet_bytes // (4 * whole_batch))
     model = nn.Sequential()
     for index, (forward, backward) in enumerate(zip(forward_ms, backward_ms, strict=True)):
-        parts = [Sleeper(forward / 1e3 / PARTS, backward / 1e3 / PARTS, whole_batch, width) for _ in range(PARTS)]
-        model.add_module(f"block{index}", nn.Sequential(*parts))
+        seconds = forward / 1e3 / parts, backward / 1e3 / parts
+        units = [Sleeper(*seconds, whole_batch, width) for _ in range(parts)]
+        model.add_module(f"block{index}", nn.Sequential(*units))
     model.add_module("head", Glance(num_classes))
     return model
 
 
 def cut_points(blocks: int, parts: int) -> list[str]:
-    """Where to cut a model of so many blocks such that each is in ``parts`` stages, 1 or ``PARTS``; the head belongs to
-    the last."""
-    ends = [f"block{block}.{part}" for block in range(blocks) for part in range(PARTS)]
-    return ends[PARTS // parts - 1 : -1 : PARTS // parts]
+    """Where to cut a model of so many blocks such that each unit is a stage; the head belongs to the last."""
+    return [f"block{block}.{part}" for block in range(blocks) for part in range(parts)][:-1]

@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from sleep_benchmark import bubble_bound  # noqa: E402
-from sleeping import Sleeper, cut_points, sleeping  # noqa: E402
+from sleeping import Glance, Sleeper, cut_points, sleeping  # noqa: E402
 
 
 @pytest.fixture
@@ -37,11 +37,24 @@ def test_half_of_the_backward_is_for_inputs(slept: list[float]) -> None:
     assert sum(slept) == pytest.approx(0.04)
 
 
-def test_a_sleeping_model_is_cut_between_blocks_or_in_halves() -> None:
-    model = sleeping([1.0, 2.0], [1.0, 2.0], 8, 256, 3)
-    assert model(torch.zeros(8, 3, 2, 2)).shape == (8, 3)
-    assert cut_points(2, 1) == ["block0.1"]
-    assert cut_points(2, 2) == ["block0.0", "block0.1", "block1.0"]
+@pytest.mark.parametrize(
+    ("parts", "points"), [(1, ["block0.0"]), (2, ["block0.0", "block0.1", "block1.0"])], ids=["one part", "two parts"]
+)
+def test_a_sleeping_model_is_cut_where_its_parts_end(parts: int, points: list[str], slept: list[float]) -> None:
+    model = sleeping([1.0, 2.0], [1.0, 4.0], parts, 8, 256, 3)
+    assert cut_points(2, parts) == points
+    scores = model(torch.zeros(8, 3, 2, 2))
+    assert scores.shape == (8, 3)
+    scores.sum().backward()
+    assert len(slept) == 2 * parts + 4 * parts - 1  # no gradient of the images
+    assert sum(slept) == pytest.approx(8e-3)
+
+
+def test_the_head_learns_from_the_first_features() -> None:
+    head, x = Glance(3), torch.arange(18.0).reshape(2, 9).requires_grad_()
+    head(x).sum().backward()
+    assert torch.equal(head.weight.grad, x.detach()[:, :8].sum(0).expand(3, -1))
+    assert torch.equal(x.grad, torch.zeros(2, 9))
 
 
 def test_bubbles_by_hand() -> None:

@@ -18,13 +18,16 @@ BATCH = 64
 PARTS = 2
 """Stages of a rank, for the schedules with several."""
 
+CONTENDERS = 3
+"""How many of the schedules are timed in every round: of several that are close, one trial does not show the best."""
+
 LEFT_OUT = 5
 """Steps of the bare loop that do not count, as many as the trainer leaves out."""
 
 
 def measure(options: argparse.Namespace) -> None:
     """Time, for each number of ranks, a block alone and ppll in turn, the median of several rounds; then every schedule
-    at every number of micro-batches once, and the best of them and ppll in turn."""
+    at every number of micro-batches once, and the best few of them and ppll in turn."""
     forward, backward = options.forward_ms, options.backward_ms
     for ranks in options.ranks or [len(forward)]:
         times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
@@ -52,9 +55,10 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
                 theory = f"   bubble alone {1e3 * bound:7.2f} ms"
                 _line(f"{name}, {count} micro-batches", [tried[name, count]], [bare], theory)
         if tried:
-            name, count = min(tried, key=lambda key: tried[key])
-            print(f"  the best is {name} with {count} micro-batches;", end=" ", flush=True)
-            _in_turn([*common, *_scheduled(name, ranks, count)], ppll, ranks, Path(folder), options)
+            contenders = sorted(tried, key=lambda key: tried[key])[:CONTENDERS]
+            rivals = {f"{name}, {count} micro-batches": [*common, *_scheduled(name, ranks, count)]
+                      for name, count in contenders}  # fmt: skip
+            _in_turn(rivals, ppll, ranks, Path(folder), options)
 
 
 def _alone_and_together(
@@ -83,14 +87,20 @@ def _alone_and_together(
     return statistics.median(bare)
 
 
-def _in_turn(best: list[str], ppll: list[str], ranks: int, folder: Path, options: argparse.Namespace) -> None:
-    """Compare the best schedule with ppll in rounds."""
-    ratios = [
-        _seconds(jobs.run(ranks, best, folder / f"best{number}"))
-        / _seconds(jobs.run(ranks, ppll, folder / f"beside{number}"))
-        for number in range(options.rounds)
-    ]
-    print(f"ppll is {jobs.spread(ratios, '.2f')} times as fast, {len(ratios)} rounds in turn\n", flush=True)
+def _in_turn(
+    rivals: dict[str, list[str]], ppll: list[str], ranks: int, folder: Path, options: argparse.Namespace
+) -> None:
+    """Compare the best schedules, by what they are called, with ppll in rounds."""
+    print(f"  in turn, {options.rounds} rounds")
+    times: dict[str, list[float]] = {name: [] for name in ("ppll", *rivals)}
+    for number in range(options.rounds):
+        for name, settings in {"ppll": ppll, **rivals}.items():
+            times[name].append(_seconds(jobs.run(ranks, settings, folder / f"turn{number}-{name}")))
+    for name, seconds in times.items():
+        print(f"  {name:<42} {_took(seconds)}")
+    best = min(rivals, key=lambda name: statistics.median(times[name]))
+    ratios = [rival / own for rival, own in zip(times[best], times["ppll"], strict=True)]
+    print(f"  the best is {best}; ppll is {jobs.spread(ratios, '.2f')} times as fast\n", flush=True)
 
 
 def _scheduled(name: str, ranks: int, *microbatches: int) -> list[str]:

@@ -33,6 +33,11 @@ def build_model(make: Callable[[], Any], seed: int) -> nn.Sequential:
         raise SettingError(
             f"the model is a {type(model).__name__}, which can't be cut; model._target_ must give an nn.Sequential"
         )
+    if type(model).forward is not nn.Sequential.forward:
+        raise SettingError(
+            f"the model is a {type(model).__name__} with a forward of its own, which can't be cut; model._target_ must "
+            f"give an nn.Sequential that calls its modules in turn"
+        )
     return model
 
 
@@ -42,7 +47,8 @@ def units_of(model: nn.Sequential) -> Units:
 
 
 def _walk(module: nn.Sequential, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in module.named_children():
+    for name, child in module._modules.items():  # named_children leaves out a module that comes a second time
+        assert child is not None
         if type(child) is nn.Sequential and len(child):
             yield from _walk(child, f"{prefix}{name}.")
         else:
@@ -77,7 +83,9 @@ def nested(units: Units) -> nn.Sequential:
 def named_state(units: Units) -> dict[str, Tensor]:
     """Parameters and buffers of ``units`` under the names they have in the whole model."""
     return {
-        _named(unit, module, key): value for unit, module in units.items() for key, value in module.state_dict().items()
+        global_name(unit, module, key): value
+        for unit, module in units.items()
+        for key, value in module.state_dict().items()
     }
 
 
@@ -87,7 +95,7 @@ def named_parameters(units: Units) -> dict[str, nn.Parameter]:
     parameters: dict[nn.Parameter, str] = {}
     for unit, module in units.items():
         for key, parameter in module.named_parameters():
-            parameters.setdefault(parameter, _named(unit, module, key))
+            parameters.setdefault(parameter, global_name(unit, module, key))
     return {name: parameter for parameter, name in parameters.items()}
 
 
@@ -100,7 +108,7 @@ def tied(units: Units, others: Units) -> tuple[str, str] | None:
     return None
 
 
-def _named(unit: str, module: nn.Module, name: str) -> str:
-    """The name that a parameter of a unit has in the whole model."""
+def global_name(unit: str, module: nn.Module, name: str) -> str:
+    """The name in the whole model of what its unit calls ``name``, a parameter or buffer."""
     prefix = getattr(module, "parameter_prefix", unit)
     return f"{prefix}.{name}" if prefix else name

@@ -94,6 +94,20 @@ def test_the_copy_is_saved_but_not_trained(network):
     assert any(name.startswith("local_classifiers.layer1.0.learned.") for name in block.parameters())
 
 
+def test_a_copy_is_read_under_the_name_that_the_unit_has_in_the_model(site):
+    place = site((6, 4, 4))
+    place.later[0].module.parameter_prefix = "encoder.next"
+    copied = MAN(Greedy()).classifier(place).copied_units()
+    assert copied["next.0.weight"] == copied["learned.0.weight"] == "encoder.next.0.weight"
+
+
+def test_what_learns_nothing_is_not_followed(site):
+    place = site((6, 4, 4))
+    later = (replace(place.later[0], name="relu", module=nn.ReLU()), *place.later[1:])
+    with pytest.raises(SettingError, match="ends with unit cut can't follow unit relu, which has no parameters"):
+        Overlap(Greedy()).classifier(replace(place, later=later))
+
+
 def trained(configured: Any, path: Path, steps: int, *overrides: str) -> dict[str, torch.Tensor]:
     """The weights after so many steps of training in one process."""
     config = configured(*TINY, f"max_steps={steps}", *overrides)

@@ -15,6 +15,7 @@ from trainer.hostcopy import to_device
 from trainer.local_losses.base import LossOutput, LaterUnit, LocalClassifier, LocalLoss, ModelOutput, Refresh, Site
 from trainer.local_losses.copies import frozen_copy
 from trainer.packet import Packet
+from trainer.units import global_name
 from trainer.usage import shown
 
 
@@ -52,7 +53,7 @@ class Follower(LocalClassifier):
 
     def copied_units(self) -> dict[str, str]:
         """The copy of the unit."""
-        return {f"next.{name}": f"{self.unit_name}.{name}" for name in self.next.state_dict()}
+        return {f"next.{name}": global_name(self.unit_name, self.next, name) for name in self.next.state_dict()}
 
     @torch.no_grad()
     def follow(self, weights: Mapping[str, Tensor]) -> None:
@@ -97,8 +98,14 @@ class Following(LocalLoss):
         self.refresh = Refresh(every, lag)
 
     def classifier(self, site: Site) -> LocalClassifier:
-        """A follower of the unit after the cut. Where that is the model's head, its logits are taken as they are."""
+        """A follower of the unit after the cut. Where that is the model's head, its logits are taken as they are.
+        Raises ``SettingError`` for a unit that learns nothing, such as an activation."""
         unit, *later = site.later
+        if not any(True for _ in unit.module.parameters()):
+            raise SettingError(
+                f"a block that ends with unit {site.name} can't follow unit {unit.name}, which has no parameters; cut "
+                f"before another unit"
+            )
         beyond = replace(site, features=unit.out_shape, later=tuple(later))
         return self.follower(unit, self._base.classifier(beyond) if later else ModelOutput())
 

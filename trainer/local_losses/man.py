@@ -20,8 +20,8 @@ class MomentumFollower(Follower):
 
     def copied_units(self) -> dict[str, str]:
         """Both copies of the unit."""
-        learned = {f"learned.{name}": f"{self.unit_name}.{name}" for name in self.learned.state_dict()}
-        return {**super().copied_units(), **learned}
+        copied = super().copied_units()
+        return copied | {f"learned{name.removeprefix('next')}": origin for name, origin in copied.items()}
 
     def beyond(self, features: Tensor) -> Tensor:
         """Features ``(N, ...)`` to the sum of what the two copies make of them."""

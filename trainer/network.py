@@ -126,7 +126,7 @@ def feature_shapes(units: Units, image_shape: tuple[int, ...]) -> dict[str, tupl
         for name, unit in units.items():
             try:
                 x = on_meta(unit).eval()(x)
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise SettingError(
                     f"unit {name} of the model can't take input of shape {tuple(x.shape)}: {reason}"

@@ -1,6 +1,7 @@
 """Images from a folder per class."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -170,4 +171,7 @@ def test_hidden_folders_are_no_classes_and_one_class_is_none(folder):
             file.unlink()
         (folder / split / "red").rmdir()
     with pytest.raises(SettingError, match="has only the class blue; a classifier needs at least 2 classes"):
+        load(folder)
+    shutil.rmtree(folder / "train" / "blue")
+    with pytest.raises(SettingError, match="train has no folder of a class; it must hold train/CLASS/IMAGE"):
         load(folder)

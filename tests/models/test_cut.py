@@ -204,6 +204,8 @@ def test_nested_is_the_inverse_of_units_of():
         ({"name": None}, "model.name=None is no classification model"),
         ({"name": "fcn_resnet50"}, "model.name=fcn_resnet50 is no classification model"),
         ({"name": "resnet18", "weights": "BEST"}, "model.weights=BEST is unknown for resnet18; .* IMAGENET1K_V1"),
+        ({"name": "resnet18", "weights": "BEST", "fetch": False}, "model.weights=BEST is unknown for resnet18"),
+        ({"name": "vit_b_16", "options": {"image_size": 28}}, "model.options do not fit torchvision's vit_b_16: Input"),
         ({"name": "resnet18", "options": {"color": 1}}, "model.options do not fit torchvision's resnet18"),
     ],
 )
@@ -251,6 +253,13 @@ def test_a_model_whose_weights_come_from_elsewhere_needs_no_original(name, monke
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("options, patches", [({}, 24), ({"image_size": 64}, 4)])
+def test_a_vision_transformer_of_untaken_weights_takes_their_images(options, patches):
+    with torch.device("meta"):
+        units = units_of(torchvision_model("vit_b_16", 10, "IMAGENET1K_SWAG_E2E_V1", options, fetch=False))
+    assert named_state(units)["encoder.pos_embedding"].shape == (1, patches**2 + 1, 768)
+
+
 def test_of_several_processes_one_downloads(tmp_path, monkeypatch):
     from torchvision.models import get_model
 
@@ -287,5 +296,5 @@ def test_weights_that_cant_be_had_say_where_to_put_them(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(SettingError, match="model.weights=DEFAULT of resnet18 can't be had .*resnet18-f37072fd.pth"):
+    with pytest.raises(SettingError, match="model.weights=IMAGENET1K_V1 of resnet18 can't .*resnet18-f37072fd.pth"):
         torchvision_model("resnet18", 10, weights="DEFAULT")

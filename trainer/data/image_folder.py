@@ -71,6 +71,8 @@ class ImageFolder:
         folder = self._root / split
         try:
             classes = [name for name in find_classes(folder)[0] if not name.startswith(".")]
+            if not classes:
+                raise FileNotFoundError(f"{folder} has no folder of a class")
             numbers = {name: number for number, name in enumerate(classes)}
             return make_dataset(str(folder), numbers, IMG_EXTENSIONS), classes
         except OSError as error:

@@ -44,12 +44,13 @@ def torchvision_model(
         raise SettingError(
             f"model.name={name} is no classification model of torchvision; it has {', '.join(sorted(known))}"
         )
-    if weights is None or not fetch:
-        model = _built(name, {"num_classes": num_classes, **(options or {})})
-        if weights is not None and hasattr(model, "transform_input"):  # what the trained weights are made for
-            model.transform_input = (options or {}).get("transform_input", True)
+    options = options or {}
+    if weights is None:
+        model = _built(name, {"num_classes": num_classes, **options})
+    elif fetch:
+        model = _pretrained(name, _weights(name, weights), num_classes, options)
     else:
-        model = _pretrained(name, weights, num_classes, options or {})
+        model = _untrained(name, _weights(name, weights), num_classes, options)
     _drop_auxiliary(model)
     return cut_up(model, f"model.name={name}")
 
@@ -61,14 +62,13 @@ def _built(name: str, arguments: dict[str, Any]) -> nn.Module:
         with warnings.catch_warnings():  # of how GoogLeNet and Inception will be initialized in a later torchvision
             warnings.simplefilter("ignore", FutureWarning)
             model: nn.Module = models.get_model(name, **arguments)
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:
         raise SettingError(f"model.options do not fit torchvision's {name}: {error}") from error
     return model
 
 
-def _pretrained(name: str, weights: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
-    """A model with trained weights, its last layer a new one where the classes are others."""
-    import torch
+def _weights(name: str, weights: str) -> Any:
+    """The set of weights that is called so."""
     from torchvision import models
 
     offered = models.get_model_weights(name)
@@ -77,18 +77,34 @@ def _pretrained(name: str, weights: str, num_classes: int, options: dict[str, An
             f"model.weights={weights} is unknown for {name}; it is null, DEFAULT or one of "
             f"{', '.join(member for member in offered.__members__ if member != 'DEFAULT')}"
         )
-    chosen = offered[weights]
-    folder, file = Path(torch.hub.get_dir()) / "checkpoints", chosen.url.rsplit("/", 1)[-1]
+    return offered[weights]
+
+
+def _pretrained(name: str, weights: Any, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """A model with trained weights, its last layer a new one where the classes are others."""
+    import torch
+
+    folder, file = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[-1]
     try:
         with nullcontext() if (folder / file).exists() else _alone_in(folder):
-            model = _built(name, {"weights": chosen, "progress": False, **options})
+            model = _built(name, {"weights": weights, "progress": False, **options})
     except (OSError, RuntimeError) as error:  # no network, or a file with another checksum
         raise SettingError(
-            f"model.weights={weights} of {name} can't be had ({error}); put {chosen.url} into {folder} as {file}, or "
-            f"set model.weights=null"
+            f"model.weights={weights.name} of {name} can't be had ({error}); put {weights.url} into {folder} as "
+            f"{file}, or set model.weights=null"
         ) from error
-    if num_classes != len(chosen.meta["categories"]):
+    if num_classes != len(weights.meta["categories"]):
         _replace_last_layer(model, num_classes)
+    return model
+
+
+def _untrained(name: str, weights: Any, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """The same model with initial weights, but as torchvision changes it for trained ones."""
+    if name.startswith("vit_"):
+        options = {"image_size": weights.meta["min_size"][0], **options}
+    model = _built(name, {"num_classes": num_classes, **options})
+    if hasattr(model, "transform_input"):
+        model.transform_input = options.get("transform_input", True)
     return model
 
 

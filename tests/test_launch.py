@@ -1,11 +1,12 @@
 """What a process makes of its environment."""
 
 import socket
+from datetime import timedelta
 
 import pytest
 
-from trainer.errors import SettingError
-from trainer.launch import Launch, listen_locally
+from trainer.errors import PeerError, SettingError
+from trainer.launch import STORE_TIMEOUT, Launch, listen_locally
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"
@@ -33,6 +34,14 @@ def test_a_rank_that_is_alone_is_not_told_where_it_is() -> None:
 def test_without_torchrun_there_is_one_process() -> None:
     launch = Launch.from_environment({})
     assert (launch.rank, launch.world_size, launch.one_node) == (0, 1, True) and not launch.by_torchrun
+
+
+def test_one_process_waits_for_its_own_records_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step or a test may take longer than the five minutes that torch's store waits by itself."""
+    assert Launch(environment={}).store.timeout == STORE_TIMEOUT > timedelta(days=1)
+    monkeypatch.setattr("trainer.launch.STORE_TIMEOUT", timedelta(seconds=0.1))
+    with pytest.raises(PeerError):  # that wait is the one which is set
+        next(Launch(environment={}).control().records())
 
 
 @pytest.mark.parametrize(

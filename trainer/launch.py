@@ -101,7 +101,9 @@ class Launch:
         """The key-value store of the whole launch: torchrun's own where it offers one; it survives restarts. Raises
         ``SettingError`` where it can't be opened or reached."""
         if not self.by_torchrun:
-            return dist.HashStore()
+            alone = dist.HashStore()
+            alone.set_timeout(STORE_TIMEOUT)
+            return alone
         hosted = self.environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         address, port = self.environment["MASTER_ADDR"], int(self.environment["MASTER_PORT"])
         opens = self.rank == 0 and not hosted

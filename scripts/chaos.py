@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,11 @@ WRITING_SECONDS = 0.1
 RESULT_SECONDS = 120.0
 """A run that shows no new step for so long has failed."""
 
-SETTINGS = (
+SYNTHETIC = (
     "dataset=synthetic", f"dataset.train_size={16 * STEPS_PER_EPOCH}", "dataset.test_size=40", "dataset.image_size=16",
+)  # fmt: skip
+
+SETTINGS = (
     "batch_size=16", "model.depth=8", "local_loss=dgl", "device=cpu", "threads=1", "tracker=none",
     "log.every_steps=1",
     f"checkpoint.every_steps={SAVE_EVERY}", "checkpoint.every_epochs=null",
@@ -65,9 +69,17 @@ class Report:
 class Job:
     """A training run under torchrun."""
 
-    def __init__(self, directory: Path, ranks: int, epochs: int, restarts: int, *settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ranks: int,
+        epochs: int,
+        restarts: int,
+        *settings: str,
+        data: Sequence[str] = SYNTHETIC,
+    ) -> None:
         self.directory = directory
-        self.settings = [*SETTINGS, *settings, f"epochs={epochs}", f"output_dir={directory}"]
+        self.settings = [*SETTINGS, *data, *settings, f"epochs={epochs}", f"output_dir={directory}"]
         directory.mkdir(parents=True)
         launcher = ["--standalone", f"--nproc_per_node={ranks}", f"--max-restarts={restarts}", "-m", "trainer.main"]
         self._log = (directory / "launcher.log").open("w")

@@ -1,5 +1,6 @@
 """Images of any size from a folder per class, decoded by worker processes while the pipeline trains."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from contextlib import nullcontext
@@ -248,5 +249,12 @@ class FolderImages:
                 prefetch_factor=READ_AHEAD if self.workers else None,
                 persistent_workers=self.workers > 0,
                 pin_memory=self.pin,
+                worker_init_fn=_apart,
             )
         return self._loader
+
+
+def _apart(worker: int) -> None:
+    """Keep a worker out of the rank's process group, to which torchrun and terminals send their signals: a rank that is
+    to stop still has steps to finish."""
+    os.setpgrp()

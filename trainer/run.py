@@ -33,7 +33,7 @@ from trainer.update import UpdateOptions
 Config = Mapping[str, Any]
 """The resolved configuration as plain values."""
 
-PARTITION_KEYS: dict[str, Any] = {"points": list[str] | None, "blocks": int | None}
+PARTITION_KEYS: dict[str, Any] = {"points": list[str | int | float] | None, "blocks": int | None}
 """Settings of the group ``partition`` that are not the strategy's own, and their types."""
 
 
@@ -154,13 +154,13 @@ class Run:
                     f"partition.blocks={blocks} contradicts the {len(cuts)} cut points of partition.points; "
                     f"leave one of them out"
                 )
-            return Chosen(cuts, strategy.costs(network, images, device, cuts), "explicit cut points")
+            return strategy.accept(cuts, "explicit cut points", network, images, device)
         wanted = default_blocks if blocks is None else blocks
         free = blocks is None and not self.engine.end_to_end
         possible = range(self.rank.replica_size, len(network.names) + 1) if free else range(wanted, wanted + 1)
         kept = self.start.cut_points(possible)
         if kept is not None:
-            return Chosen(kept, strategy.costs(network, images, device, kept), "as in the checkpoint")
+            return strategy.accept(kept, "as in the checkpoint", network, images, device)
         return strategy.choose(network, wanted, images, device)
 
     def describe(self) -> list[str]:

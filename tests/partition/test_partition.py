@@ -15,8 +15,9 @@ from trainer.local_losses.base import LocalClassifier, Site
 from trainer.local_losses.greedy import Greedy
 from trainer.local_losses.overlap import Overlap
 from trainer.network import Network
+from trainer.partition.cost import Costing
 from trainer.partition.partition import Partition, place
-from trainer.partition.strategies import Balanced, Chosen, Even, Profiled, check_points
+from trainer.partition.strategies import Balanced, Even, Profiled, check_points
 
 MACHINES = {"cpu": {"gflops": 250, "gbytes_per_second": 10}, "cuda": {"gflops": 1, "gbytes_per_second": 1}}
 CPU = torch.device("cpu")
@@ -31,11 +32,11 @@ def test_balanced_cuts_are_the_cheapest_and_repeat(network: Network) -> None:
     chosen = strategy.choose(network, 3, 16, CPU)
     assert chosen == strategy.choose(network, 3, 16, CPU)
     worst = max(block.cost_seconds for block in Partition.of(network, chosen, on(1)).blocks)
-    names = network.names
+    names, costs = network.names, Costing(network, 16, strategy.timer(CPU)).anywhere()
     for first in range(1, len(names) - 1):
         for second in range(first + 1, len(names)):
             pieces = [names[:first], names[first:second], names[second:]]
-            assert worst <= max(chosen.costs.block(piece, piece is pieces[-1]) for piece in pieces) + 1e-12
+            assert worst <= max(costs.block(piece, piece is pieces[-1]) for piece in pieces) + 1e-12
 
 
 def test_a_cut_without_a_classifier_says_what_the_local_loss_says(network: Network) -> None:
@@ -46,7 +47,7 @@ def test_a_cut_without_a_classifier_says_what_the_local_loss_says(network: Netwo
             return super().classifier(site)
 
     picky = replace(network, local_loss=Picky())
-    chosen = Chosen(["stem"], Balanced(**MACHINES).costs(picky, 16, CPU, ["stem"]), "explicit cut points")
+    chosen = Balanced(**MACHINES).accept(["stem"], "explicit cut points", picky, 16, CPU)
     with pytest.raises(SettingError, match="local_loss=picky has no head here"):
         Partition.of(picky, chosen, on(1))
 
@@ -113,6 +114,12 @@ def test_right_cut_points() -> None:
     assert check_points(["stem", "a.1"], NAMES) == ["stem", "a.1"] and check_points([], NAMES) == []
 
 
+def test_units_may_be_numbers() -> None:
+    assert check_points([0, "2"], ["0", "1", "2", "3"]) == ["0", "2"]
+    with pytest.raises(SettingError, match="names 1.1, which reads as a number; put such a unit's name in quotes"):
+        check_points([1.1], ["1.1", "1.10", "2"])
+
+
 @pytest.mark.parametrize("blocks", [0, 6])
 def test_impossible_numbers_of_blocks(blocks: int, network: Network) -> None:
     for strategy in (Even(**MACHINES), Balanced(**MACHINES)):
@@ -146,8 +153,7 @@ def test_units_that_work_in_place_can_be_cut_off(spec: DataSpec) -> None:
 
 
 def test_a_block_with_nothing_to_train_is_refused(spec: DataSpec) -> None:
-    network = of_the_user(spec)
-    names = network.names
-    chosen = replace(Balanced(**MACHINES).choose(network, 2, 4, CPU), cuts=[names[0], names[2]])
-    with pytest.raises(SettingError, match=f"the block that ends with {names[2]} has nothing to train"):
+    network = Network.of(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), spec, Overlap(Greedy()), 0)
+    chosen = Balanced(**MACHINES).choose(network, 2, 4, CPU)
+    with pytest.raises(SettingError, match="the block that ends with 0 has nothing to train"):
         Partition.of(network, chosen, on(1))

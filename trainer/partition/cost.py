@@ -9,7 +9,8 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -63,40 +64,104 @@ class Costs:
         return body + (0.0 if last else self.classifier[units[-1]])
 
 
-Timer = Callable[[nn.Module, Tensor, Callable[[], Tensor]], float]
-"""Gives the seconds of a training step of a module for an input, of which a function computes the output (a loss, or
-anything)."""
+class Timer(ABC):
+    """Tells the seconds of a training step of a module; of modules alike once, since a model is made of few kinds."""
+
+    def __init__(self, device: torch.device) -> None:
+        """``device`` is where modules and their inputs have to be."""
+        self.device = device
+        self._known: dict[Any, float] = {}
+
+    def seconds(self, module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
+        """The time for an input ``x``, of which ``forward`` computes the output: a loss, or anything."""
+        kind = (repr(module), *(p.shape for p in module.parameters()), x.shape, x.requires_grad)
+        if kind not in self._known:
+            self._known[kind] = self._seconds(module, forward)
+        return self._known[kind]
+
+    @abstractmethod
+    def _seconds(self, module: nn.Module, forward: Callable[[], Tensor]) -> float: ...
 
 
-def costs_of(network: Network, batch_size: int, cuts: Collection[str], device: torch.device, timer: Timer) -> Costs:
-    """The cost of every unit and of a local classifier after each of ``cuts``, at ``batch_size`` images a step, by
-    ``timer`` on ``device``."""
-    first, inner, classifier = {}, {}, {}
-    packet = blank_packet(network, batch_size, device)
-    x = packet["x"]
-    for name, unit in network.units.items():
-        unit = placed(on_meta(unit) if device == META else copy.deepcopy(unit), device)
-        first[name] = timer(unit, x, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
-        wanting = x.clone().requires_grad_()
-        inner[name] = timer(unit, wanting, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
-        with torch.no_grad(), Shapes():
-            x = unit(x)
-        if name in cuts:
-            classifier[name] = _classifier_cost(network, name, x, packet, device, timer)
-    return Costs(first, inner, classifier)
+class Counted(Timer):
+    """By counting: the same on every machine, in no time."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(META)
+        self._machine = machine
+
+    def _seconds(self, module: nn.Module, forward: Callable[[], Tensor]) -> float:
+        with without_values("set partition=profiled"):
+            work = count(module, forward)
+        return self._machine.seconds(work.flops, work.nbytes)
 
 
-def _classifier_cost(
-    network: Network, cut: str, x: Tensor, packet: Packet, device: torch.device, timer: Timer
-) -> float:
-    try:
-        # On the meta device a head takes no memory, however absurdly large it would be here.
-        with device if device == META else nullcontext():
-            classifier = placed(network.classifier(cut, [cut]), device)
-    except SettingError:
-        return math.inf
-    features = x.detach().requires_grad_()
-    return timer(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
+class Measured(Timer):
+    """By the clock: the median of ``repeats`` steps."""
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        super().__init__(device)
+        self._repeats = repeats
+
+    def _seconds(self, module: nn.Module, forward: Callable[[], Tensor]) -> float:
+        optimizer = (
+            torch.optim.SGD(module.parameters(), 0.0, momentum=0.9) if any(True for _ in module.parameters()) else None
+        )
+        seconds = []
+        for _ in range(self._repeats + 1):
+            begin = _now(self.device)
+            _backward(forward())
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+            torch.clear_autocast_cache()  # every step casts its weights
+            seconds.append(_now(self.device) - begin)
+        return statistics.median(seconds[1:])
+
+
+class Costing:
+    """What the pieces of a network cost at so many images a step, by a timer."""
+
+    def __init__(self, network: Network, batch_size: int, timer: Timer) -> None:
+        """Finds what every unit costs."""
+        self._network, self._timer = network, timer
+        self._packet = blank_packet(network, batch_size, timer.device)
+        self._first: dict[str, float] = {}
+        self._inner: dict[str, float] = {}
+        self._outputs: dict[str, Tensor] = {}  # of every unit, without values, which would fill the memory
+        x = self._packet["x"]
+        for name, unit in network.units.items():
+            unit = placed(on_meta(unit) if timer.device == META else copy.deepcopy(unit), timer.device)
+            self._first[name] = timer.seconds(unit, x, lambda unit=unit, x=x: unit(x))  # type: ignore[misc]
+            wanting = x.clone().requires_grad_()
+            self._inner[name] = timer.seconds(unit, wanting, lambda unit=unit, x=wanting: unit(x))  # type: ignore[misc]
+            with torch.no_grad(), Shapes():
+                x = unit(x)
+            self._outputs[name] = x.to(META)
+
+    def at(self, cuts: Sequence[str]) -> Costs:
+        """The costs where the network is cut after each of ``cuts``."""
+        return Costs(self._first, self._inner, {cut: self._classifier(cut, cuts) for cut in cuts})
+
+    def anywhere(self) -> Costs:
+        """The costs while nothing is cut: of a classifier after every unit but the last, each as if it were alone."""
+        classifiers = {cut: self._classifier(cut, [cut]) for cut in self._network.names[:-1]}
+        return Costs(self._first, self._inner, classifiers)
+
+    def _classifier(self, cut: str, cuts: Sequence[str]) -> float:
+        device, index = self._timer.device, list(cuts).index(cut)
+        try:
+            # On the meta device a head takes no memory, however absurdly large it would be here.
+            with device if device == META else nullcontext():
+                classifier = placed(self._network.classifier(cut, cuts), device)
+        except SettingError:
+            return math.inf
+        packet = self._packet
+        if index:
+            entering = torch.zeros_like(self._outputs[cuts[index - 1]], device=device)
+            packet = Packet(packet.tag, {**packet.fields, "x": entering})
+        features = torch.zeros_like(self._outputs[cut], device=device).requires_grad_()
+        return self._timer.seconds(classifier, features, lambda: classifier.compute_loss(features, packet).loss)
 
 
 def blank_packet(network: Network, batch_size: int, device: torch.device) -> Packet:
@@ -105,47 +170,6 @@ def blank_packet(network: Network, batch_size: int, device: torch.device) -> Pac
     for field in data_fields(network.spec, batch_size).values():
         fields[field.name] = field.view(torch.zeros(field.nbytes, dtype=torch.uint8)).to(device)
     return Packet(Tag(Kind.TRAIN, 1, batch_size), fields)
-
-
-def counted(network: Network, batch_size: int, cuts: Collection[str], machine: Machine) -> Costs:
-    """Costs by counting: the same on every machine, in no time."""
-    known: dict[Any, float] = {}
-
-    def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
-        """The time of what is counted in a step."""
-        # A model is made of few kinds of units, and counting one takes longer than a step of it.
-        kind = (repr(module), *(p.shape for p in module.parameters()), x.shape, x.requires_grad)
-        if kind not in known:
-            with without_values("set partition=profiled"):
-                work = count(module, forward)
-            known[kind] = machine.seconds(work.flops, work.nbytes)
-        return known[kind]
-
-    return costs_of(network, batch_size, cuts, META, timer)
-
-
-def measured(
-    network: Network, batch_size: int, cuts: Collection[str], device: torch.device, repeats: int
-) -> Costs:
-    """Costs by the clock: the median of ``repeats`` steps of each piece, in seconds, on ``device``."""
-
-    def timer(module: nn.Module, x: Tensor, forward: Callable[[], Tensor]) -> float:
-        """The median time of a step."""
-        optimizer = (
-            torch.optim.SGD(module.parameters(), 0.0, momentum=0.9) if any(True for _ in module.parameters()) else None
-        )
-        seconds = []
-        for _ in range(repeats + 1):
-            begin = _now(device)
-            _backward(forward())
-            if optimizer is not None:
-                optimizer.step()
-                optimizer.zero_grad()
-            torch.clear_autocast_cache()  # every step casts its weights
-            seconds.append(_now(device) - begin)
-        return statistics.median(seconds[1:])
-
-    return costs_of(network, batch_size, cuts, device, timer)
 
 
 def _now(device: torch.device) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from trainer.errors import SettingError, at_least
 from trainer.network import Network
-from trainer.partition.cost import Costs, Machine, counted, measured
+from trainer.partition.cost import Costing, Costs, Counted, Machine, Measured, Timer
 from trainer.partition.cuts import balance
 
 
@@ -33,13 +33,18 @@ class Strategy(ABC):
     how: str
 
     @abstractmethod
-    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
-        """What the units cost, and the local classifiers after ``cuts``."""
+    def timer(self, device: torch.device) -> Timer:
+        """What tells the costs on ``device``."""
 
     def choose(self, network: Network, blocks: int, batch_size: int, device: torch.device) -> Chosen:
         """Cut points for so many blocks."""
-        costs = self.costs(network, batch_size, device, network.names[:-1])
-        return Chosen(balanced_cuts(network.names, blocks, costs), costs, self.how)
+        costing = Costing(network, batch_size, self.timer(device))
+        cuts = balanced_cuts(network.names, blocks, costing.anywhere())
+        return Chosen(cuts, costing.at(cuts), self.how)
+
+    def accept(self, cuts: list[str], how: str, network: Network, batch_size: int, device: torch.device) -> Chosen:
+        """Cut points that were chosen elsewhere, ``how``."""
+        return Chosen(cuts, Costing(network, batch_size, self.timer(device)).at(cuts), how)
 
 
 class Balanced(Strategy):
@@ -55,9 +60,9 @@ class Balanced(Strategy):
                     raise SettingError(f"partition.{device}.{name}={value} must be above 0")
         self._machines = {"cpu": Machine(**cpu), "cuda": Machine(**cuda)}
 
-    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
-        """Counted."""
-        return counted(network, batch_size, cuts, self._machines[device.type])
+    def timer(self, device: torch.device) -> Timer:
+        """One that counts."""
+        return Counted(self._machines[device.type])
 
 
 class Profiled(Strategy):
@@ -66,13 +71,13 @@ class Profiled(Strategy):
     how = "balanced by measured times"
 
     def __init__(self, repeats: int) -> None:
-        """The median of ``repeats`` steps of each unit counts."""
+        """The median of ``repeats`` steps of each kind of unit counts."""
         at_least(1, {"partition.repeats": repeats})
         self._repeats = repeats
 
-    def costs(self, network: Network, batch_size: int, device: torch.device, cuts: Sequence[str]) -> Costs:
-        """Measured on this rank's device."""
-        return measured(network, batch_size, cuts, device, self._repeats)
+    def timer(self, device: torch.device) -> Timer:
+        """One that measures on this rank's device."""
+        return Measured(device, self._repeats)
 
 
 class Even(Balanced):
@@ -87,7 +92,7 @@ class Even(Balanced):
         size, rest = divmod(len(names), blocks)
         ends = [(k + 1) * size + min(k + 1, rest) for k in range(blocks - 1)]
         cuts = [names[end - 1] for end in ends]
-        return Chosen(cuts, self.costs(network, batch_size, device, cuts), self.how)
+        return self.accept(cuts, self.how, network, batch_size, device)
 
 
 def balanced_cuts(names: Sequence[str], blocks: int, costs: Costs) -> list[str]:
@@ -115,8 +120,14 @@ def check_blocks(blocks: int, names: Sequence[str]) -> None:
 
 
 def check_points(points: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """The explicit cut points, checked. Raises ``SettingError`` for an unknown or repeated one, for points out of
-    order, and for the last unit, after which there is nothing to cut off."""
+    """The explicit cut points, checked; units may be numbers. Raises ``SettingError`` for an unknown or repeated one,
+    for points out of order, and for the last unit, after which there is nothing to cut off."""
+    for point in points:
+        if isinstance(point, float):  # what was written may have been 1.10
+            raise SettingError(
+                f"partition.points names {point}, which reads as a number; put such a unit's name in quotes twice, "
+                f"'partition.points=[\"{point}\"]'"
+            )
     cuts = [str(point) for point in points]
     shown = f"partition.points=[{','.join(cuts)}]"
     for cut in cuts:

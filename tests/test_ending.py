@@ -27,22 +27,31 @@ def asked() -> StopRequest:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_rank_0_ends_a_chain_beyond_what_is_under_way(rank: int) -> None:
     plan = Plan(400, 8, 4, epochs=1)
-    EndByHeaders(plan, asked(), rank).trained(3)
+    EndByHeaders(plan, asked(), rank, 2).trained(3)
     assert plan.early_end == (3 + STOP_LEAD if rank == 0 else -1)
 
 
 def test_an_end_in_a_test_is_a_step_that_follows_it() -> None:
     plan = Plan(40, 40, 4, epochs=2)
-    EndByHeaders(plan, asked(), 0).tested(10, batch=10)
+    EndByHeaders(plan, asked(), 0, 2).tested(10, batch=10)
     assert plan.early_end == 10 + STOP_LEAD
     long = Plan(40, 400, 4, epochs=2)
-    EndByHeaders(long, asked(), 0).tested(10, batch=1)
+    EndByHeaders(long, asked(), 0, 2).tested(10, batch=1)
     assert long.early_end == 11
+
+
+def test_a_process_alone_ends_with_the_step_it_has_done() -> None:
+    plan = Plan(400, 8, 4, epochs=1)
+    EndByHeaders(plan, asked(), 0, 1).trained(3)
+    assert plan.early_end == 3
+    testing = Plan(40, 40, 4, epochs=2)
+    EndByHeaders(testing, asked(), 0, 1).tested(10, batch=10)
+    assert testing.early_end == 11
 
 
 def test_nobody_asked() -> None:
     plan = Plan(40, 8, 4, epochs=1)
-    EndByHeaders(plan, StopRequest(), 0).trained(3)
+    EndByHeaders(plan, StopRequest(), 0, 2).trained(3)
     assert not plan.stopped
 
 

@@ -75,6 +75,12 @@ def test_evaluation_on_other_images(
     assert printed("dataset.image_size=4") == f"error: {shape}\n"
     assert "dataset.place is no option of the run's dataset; it has image_size, mean, " in printed("dataset.place=here")
     assert printed("root=here").endswith("error: root=here can't be read as dataset.OPTION=VALUE\n")
+    for setting, reason in (
+        ("dataset.root=@x", "while scanning for the next token"),
+        ("dataset.mean=[0.5", "while parsing a flow sequence"),
+        ("dataset.root=${nowhere}", "Interpolation key 'nowhere' not found"),
+    ):
+        assert printed(setting).endswith(f"error: {setting} can't be read: {reason}\n")
 
 
 def test_exits_in_bf16_are_those_of_the_blocks(configured: Compose, spec: DataSpec) -> None:

@@ -1,6 +1,8 @@
 """Where a job writes: the run directory that its settings, the sweep or the clock give, which no other run may use."""
 
+import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -57,6 +59,8 @@ class Claim:
     def leave(self) -> None:
         """Let others use it."""
         if self._lock is not None:
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # worker processes may have it open for some seconds more
             os.close(self._lock)
 
     def _make(self) -> str:

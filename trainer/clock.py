@@ -1,5 +1,6 @@
 """How long a rank computes and how long it waits, in seconds, measured without stopping a GPU."""
 
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -77,6 +78,13 @@ def peak_memory_bytes(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let ``peak_memory_bytes`` on CUDA be that of what follows, without what an earlier job of a sweep has left."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 class Clock:

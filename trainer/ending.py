@@ -29,16 +29,17 @@ class Ending(Protocol):
 class EndByHeaders:
     """For ranks in a chain: the headers of packets carry the last step from rank 0 down the pipeline."""
 
-    def __init__(self, plan: Plan, stop: StopRequest, rank: int) -> None:
+    def __init__(self, plan: Plan, stop: StopRequest, rank: int, ranks: int) -> None:
         self._plan, self._stop, self._rank = plan, stop, rank
+        self._lead = STOP_LEAD if ranks > 1 else 0  # alone, nothing is under way
 
     def trained(self, step: int) -> None:
-        """On rank 0, end the plan some steps ahead where that was asked for."""
-        self._end_where_asked(step + STOP_LEAD)
+        """On rank 0, end the plan where that was asked for: beyond what is under way to other ranks."""
+        self._end_where_asked(step + self._lead)
 
     def tested(self, step: int, batch: int) -> None:
         """The same; at least one step more, so that the end is a step's and not a test's."""
-        self._end_where_asked(step + max(1, STOP_LEAD - (self._plan.test_batches - batch)))
+        self._end_where_asked(step + max(1, self._lead - (self._plan.test_batches - batch)))
 
     def _end_where_asked(self, last_step: int) -> None:
         if self._rank == 0 and self._stop.signal is not None:
@@ -51,20 +52,20 @@ class EndTogether:
     the device has got there, and its host may be far ahead; so the host waits for it at a meeting."""
 
     def __init__(self, plan: Plan, stop: StopRequest, rank: Rank) -> None:
-        self._plan, self._stop, self._rank, self._control = plan, stop, rank, rank.control
+        self._plan, self._stop, self._rank = plan, stop, rank
 
     def trained(self, step: int) -> None:
         """On rank 0, announce the next meeting as the end where that was asked for; at a meeting, look for it. Raises
         ``PeerError`` where a rank does not come to a meeting in time."""
         if self._rank.rank == 0 and self._stop.signal is not None:
-            self._control.agree("end", lambda: (step // MEETING_STEPS + 1) * MEETING_STEPS)
+            self._rank.control.agree("end", lambda: (step // MEETING_STEPS + 1) * MEETING_STEPS)
         if step % MEETING_STEPS:
             return
         try:
             DeviceEvent(self._rank.device).wait(self._rank.timeout)
         except TimeoutError as error:
             raise PeerError(f"a rank went away or did not answer in time during train step {step}") from error
-        if (end := self._control.agreed("end")) is not None:
+        if (end := self._rank.control.agreed("end")) is not None:
             self._plan.stop(end, evaluate=False)
 
     def tested(self, step: int, batch: int) -> None:

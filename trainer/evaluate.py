@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from trainer.assemble import data_spec, load_images
 from trainer.data.images import Pick, tested_on
@@ -83,10 +85,15 @@ def main() -> None:
     for setting in options.dataset:
         if not re.match(r"dataset\.[\w.]+=", setting):
             parser.error(f"{setting} can't be read as dataset.OPTION=VALUE")
+    try:
+        settings = OmegaConf.to_container(OmegaConf.from_dotlist(options.dataset), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        parser.error(f"{' '.join(options.dataset)} can't be read: {str(error).splitlines()[0]}")
+    assert isinstance(settings, dict)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda, but this machine has no GPU that torch can use")
     try:
-        run = FinishedRun.read(options.run_dir).on_images(OmegaConf.from_dotlist(options.dataset).get("dataset", {}))
+        run = FinishedRun.read(options.run_dir).on_images(settings.get("dataset", {}))
         reached = accuracies(run, options.device, trust=options.trust)
     except TrainerError as error:
         parser.exit(error.exit_status, f"error: {error}\n")

@@ -10,6 +10,7 @@ import argparse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -86,13 +87,12 @@ def export(
     images = network.spec.normalize(torch.randint(256, shape, generator=draw, dtype=torch.uint8))
     name = "model" if exit_after is None else f"exit-{exit_after}"
     output.mkdir(parents=True, exist_ok=True)
-    files = []
-    with torch.no_grad():
+    with torch.no_grad(), TemporaryDirectory(dir=output, prefix=".export-") as folder:
         for kind in formats:
-            file = output / f"{name}.{kind}"
-            _WRITERS[kind](file, model, weights, images)
-            files.append(file)
-    return files
+            _WRITERS[kind](Path(folder) / f"{name}.{kind}", model, weights, images)
+        for file in Path(folder).iterdir():  # of which large onnx files have more
+            file.replace(output / file.name)
+    return [output / f"{name}.{kind}" for kind in formats]
 
 
 def _weights(units: Units) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ def _safetensors(file: Path, model: nn.Module, weights: Mapping[str, Tensor], im
     write_whole(file, save(dict(weights), metadata={"format": "pt"}))
     read = load_file(file)
     if read.keys() != weights.keys() or any(not torch.equal(read[name], weights[name]) for name in read):
-        raise SettingError(f"{file} does not hold the weights that were written to it; is the disk sound?")
+        raise SettingError(f"{file.name} does not hold the weights that were written to it; is the disk sound?")
 
 
 def _pt2(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: Tensor) -> None:
@@ -116,7 +116,10 @@ def _pt2(file: Path, model: nn.Module, weights: Mapping[str, Tensor], images: Te
     with warnings.catch_warnings():
         for words in ("No complete tensor found in the group", "The given buffer is not writable"):
             warnings.filterwarnings("ignore", words)  # of torch to itself: each weight is a part of some storage
-        torch.export.save(program, file)
+        try:
+            torch.export.save(program, file)
+        except RuntimeError as error:  # of torch's writer, which knows no OSError
+            raise SettingError(f"{file.name} can't be written: {str(error).splitlines()[0]}") from error
         read = torch.export.load(file).module()
     _compare(file, model, images, read(images))
     _compare(file, model, images[:3], read(images[:3]))
@@ -139,7 +142,7 @@ def _compare(file: Path, model: nn.Module, images: Tensor, found: Tensor) -> Non
     expected = model(images)
     largest = float(expected.abs().max())
     if found.shape != expected.shape or not float((found - expected).abs().max()) <= TOLERANCE * max(largest, 1.0):
-        raise SettingError(f"{file} does not compute what the model computes; please report this")
+        raise SettingError(f"{file.name} does not compute what the model computes; please report this")
 
 
 _WRITERS = {"safetensors": _safetensors, "pt2": _pt2, "onnx": _onnx}

@@ -1,5 +1,5 @@
 """Leaving out the update of a step whose loss is not finite, decided on the device. The host waits for the decision
-only in the step in which the optimizer makes its state."""
+only in the step in which the optimizer makes its state, and in every one where it keeps its counts on the host."""
 
 from collections.abc import Callable, Collection, Mapping
 

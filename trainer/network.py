@@ -66,7 +66,7 @@ class Network:
     @property
     def names(self) -> list[str]:
         """The units' names, in order."""
-        return list(self.units)
+        return list(self.features)
 
     def classifier(self, cut: str, cuts: Sequence[str]) -> LocalClassifier:
         """The classifier of the block that ends with unit ``cut``, where the model is cut after each of ``cuts``. Its
@@ -86,6 +86,10 @@ class Network:
         )
         with seeded(self.seed, "local_classifier", cut):
             return self.local_loss.classifier(site)
+
+    def release(self) -> None:
+        """Forget the model: what is needed of it has been copied, and each rank would keep all of it."""
+        self.units = {}
 
     def end_to_end(self) -> "Network":
         """The same without local classifiers, for training by the loss at its end alone."""

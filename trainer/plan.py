@@ -76,8 +76,8 @@ class Plan:
         self.test_batches = -(-self.test_size // self.batch_size)
         self.eval_every = eval_every
         self.done = done
-        self.scheduled_steps = epochs * self.steps_per_epoch
-        self.last_step = min(self.scheduled_steps, max_steps or self.scheduled_steps)
+        scheduled = epochs * self.steps_per_epoch
+        self.last_step = min(scheduled, max_steps or scheduled)
         self.evaluate = True
         self.early_end = OPEN_END
 

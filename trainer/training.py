@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.checkpoint.collector import Collector, RunIdentity
 from trainer.checkpoint.keeper import Keeper, Rhythm
-from trainer.clock import Clock
+from trainer.clock import Clock, forget_peak_memory
 from trainer.engines.base import Job
 from trainer.errors import SettingError, StoppedError
 from trainer.files import write_text, write_whole
@@ -54,6 +54,7 @@ def _job(run: Run, directory: RunDirectory, reporter: Reporter) -> Job:
 
     def keeper(blocks: Sequence[Learner]) -> Keeper:
         run.start.release()  # they have their state
+        run.network.release()
         return Keeper(blocks, run.plan, rhythm, directory.checkpoints, run.rank.rank, reporter)
 
     return Job(
@@ -124,6 +125,7 @@ def _do_plan(run: Run, job: Job) -> dict[str, Tensor]:
     """All steps and tests, or those until a signal asks for an end."""
     launched, is_first = run.rank.launch.by_torchrun, run.rank.rank == 0
     gc.enable()  # the entry has put it off
+    forget_peak_memory(run.rank.device)
     with signals_stop(job.stop, job.reporter, is_first, launched):
         state = run.engine.train(job)
     if not job.plan.stopped:

@@ -19,6 +19,9 @@ MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 GROUP = "group_"
 """How the name of what an optimizer keeps for a group of parameters begins; a checkpoint has it with each of them."""
 
+SCALARS = (bool, int, float, str, type(None))
+"""What an optimizer may keep beside tensors."""
+
 AVERAGE = "average"
 """Name of the moving average in the optimizer's state of a parameter, so that a checkpoint holds it."""
 

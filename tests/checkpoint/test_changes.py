@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.checkpoint.changes import changes
+from trainer.checkpoint.changes import changes, other_training
 
 THEN: dict[str, Any] = {"seed": 0, "compile": False, "model": {"depth": 8}, "max_steps": 5}
 
@@ -16,3 +16,16 @@ def test_a_switch_that_an_earlier_version_did_not_have_was_off() -> None:
     assert changes(THEN, {**THEN, "cuda_graphs": False, "model": {"depth": 8, "bias": False}}) == []
     assert changes(THEN, {**THEN, "cuda_graphs": True}) == ["cuda_graphs=true (was nothing)"]
     assert changes({**THEN, "cuda_graphs": True}, {**THEN, "cuda_graphs": False}) == ["cuda_graphs=false (was true)"]
+
+
+def engine(kind: str, **options: Any) -> dict[str, Any]:
+    return {"engine": {"_target_": f"trainer.engines.{kind}", **options}}
+
+
+def test_an_engine_that_trains_otherwise_is_named() -> None:
+    ppll, sequential = engine("local_learning.PPLL", queue_depth=2), engine("local_learning.Sequential")
+    assert other_training(ppll, sequential) == [] == other_training(ppll, engine("local_learning.PPLL", queue_depth=4))
+    pipeline = engine("pipeline.Pipeline", schedule="1f1b", microbatches=8)
+    assert other_training(ppll, pipeline) == ["engine=Pipeline (was PPLL)"]
+    other = engine("pipeline.Pipeline", schedule="1f1b", microbatches=4)
+    assert other_training(pipeline, other) == ["engine.microbatches=4 (was 8)"]

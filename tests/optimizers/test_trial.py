@@ -21,6 +21,18 @@ class Odd(torch.optim.Optimizer):
         self.state["steps"] = self.state.get("steps", 0) + 1  # type: ignore[index]
 
 
+class Recalling(torch.optim.Optimizer):
+    """One that keeps the last gradients in a list."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter].setdefault("last", []).append(parameter.grad)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -28,6 +40,7 @@ class Odd(torch.optim.Optimizer):
         (torch.optim.SparseAdam, "SparseAdam can't step with gradients alone"),
         (lambda parameters: Odd(parameters, speed=1.0), "Odd has no rate lr, which the scheduler would set"),
         (lambda parameters: Odd(parameters, lr=1.0), "Odd keeps state beside its parameters', which no checkpoint"),
+        (lambda parameters: Recalling(parameters, lr=1.0), "Recalling keeps last as a list, which no checkpoint holds"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, message: str) -> None:

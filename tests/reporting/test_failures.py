@@ -61,7 +61,7 @@ def test_a_listener_that_fails_is_said_once_and_the_others_go_on() -> None:
 def test_so_is_one_in_the_background() -> None:
     control, clumsy, said = Control(dist.HashStore(), 0, 1), Clumsy(), list[str]()
     with forwarded_warnings(said.append):
-        tell(Board(control, [Background(clumsy)], facts((0,))), control)
+        tell(Board(control, [Background(clumsy, lambda failed: 5.0)], facts((0,))), control)
     assert said == ["Clumsy failed: ValueError: no start; training goes on"]
     assert [kind for kind, _ in clumsy.seen] == ["close"]
 
@@ -93,7 +93,7 @@ def test_a_rank_that_has_lost_rank_0_has_lost_a_peer() -> None:
         reporter.warn("anybody there?")
         time.sleep(0.1)
     error = failed(reporter)
-    assert isinstance(error, PeerError) and "no longer reaches rank 0: " in str(error)
+    assert isinstance(error, PeerError) and "what the ranks tell each other, has gone: " in str(error)
 
 
 def test_training_stops_where_no_checkpoint_can_become_whole(command: CommandLine, tmp_path: Path) -> None:

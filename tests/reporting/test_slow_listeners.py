@@ -38,7 +38,7 @@ def test_the_others_do_not_wait_and_the_last_warning_is_heard(tmp_path: Path) ->
     slow, quick, stream = Slow(), Recorder(), io.StringIO()
     console = Console(tmp_path / "log", stream)
     with forwarded_warnings(console.warning):
-        board = Board(control, [console, quick, Background(slow)], facts((0,)))
+        board = Board(control, [console, quick, Background(slow, lambda failed: 60.0)], facts((0,)))
         control.post(part(10, 0, 1.0))
         control.post({"kind": "end"})
         board.finish()

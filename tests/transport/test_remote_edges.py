@@ -49,7 +49,7 @@ def steps_done(rank: Rank, asked_after: int | None = None) -> list[int]:
     owners = range(rank.world_size)
     first = images(plan) if rank.rank == 0 else None
     ((source, sink),) = open_edges(rank, owners, [LAYOUT] * (len(owners) - 1), first, plan, Clock(CPU), 2)
-    ending, labels = EndByHeaders(plan, stop, rank.rank), []
+    ending, labels = EndByHeaders(plan, stop, rank.rank, rank.world_size), []
     for packet in source.packets(plan.all_tags()):
         sink.put(packet)
         labels += packet["label"].tolist()

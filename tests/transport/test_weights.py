@@ -38,7 +38,7 @@ class Pair:
     def close(self) -> None:
         self.subscriber.close()
         self.publisher.close()
-        assert self.channel.empty()
+        assert self.channel._messages.empty()
 
 
 @pytest.mark.parametrize("every, lag", [(1, 1), (1, 4), (2, 1), (2, 3), (3, 2), (5, 4), (4, 9)])

@@ -27,6 +27,10 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     an earlier version does not know, was off."""
     before, after = dict(_flat(then)), dict(_flat(now))
     before = {name: value for name, value in after.items() if value == _plain(False)} | before
+    return _differing(before, after)
+
+
+def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     return [
         f"{name}={after.get(name, _ABSENT)} (was {before.get(name, _ABSENT)})"
         for name in sorted(before.keys() | after.keys())
@@ -35,10 +39,13 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def other_training(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The engine, where it trains in another way than the one before did, as ``changes`` has it."""
+    """The engine or its options, where it trains in another way than the one before did, as ``changes`` has it."""
     before, after = (str(config["engine"]["_target_"]) for config in (then, now))
-    same = before == after or {before, after} <= set(LOCAL_LEARNING)
-    return [] if same else [f"engine={after.rpartition('.')[2]} (was {before.rpartition('.')[2]})"]
+    if {before, after} <= set(LOCAL_LEARNING):
+        return []
+    if before != after:
+        return [f"engine={after.rpartition('.')[2]} (was {before.rpartition('.')[2]})"]
+    return _differing(dict(_leaves("engine", then["engine"])), dict(_leaves("engine", now["engine"])))
 
 
 def refuse_changes(

@@ -22,11 +22,9 @@ from trainer.checkpoint.manifest import CheckpointError
 from trainer.checkpoint.reader import Weights
 from trainer.learner import Learner
 from trainer.optimizers import uncompiled
-from trainer.update import AVERAGE, GROUP, Update
+from trainer.update import AVERAGE, GROUP, SCALARS, Update
 
 GRADIENT = "gradient."
-
-SCALARS = (bool, int, float, str, type(None))
 
 
 def tensors_of(learner: Learner) -> dict[str, Tensor]:

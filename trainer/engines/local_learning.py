@@ -38,7 +38,8 @@ class LocalLearning:
 
     def train(self, job: Job) -> dict[str, Tensor]:
         """Train this rank's blocks."""
-        return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, job.rank.rank))
+        ending = EndByHeaders(job.plan, job.stop, job.rank.rank, job.rank.world_size)
+        return train_blocks(job, own_blocks(job), self.queue_depth, ending)
 
 
 class PPLL(LocalLearning):

@@ -191,7 +191,7 @@ class Pipeline:
         )
         learners = [pipelined] if pipelined.has_loss else []
         measure = Measure(learners, job.clock, job.reporter, job.log_every, plan.done)
-        ending = EndByHeaders(plan, job.stop, rank.rank)
+        ending = EndByHeaders(plan, job.stop, rank.rank, rank.world_size)
         run([Lane(pipelined, *edge) for edge in edges], plan, measure, ending, job.keeper([pipelined]))
         return pipelined.state()
 

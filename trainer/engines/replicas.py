@@ -76,7 +76,8 @@ class Replicas:
         """Train this rank's copy; its state, on the first rank."""
         rank = job.rank
         if rank.world_size == 1:
-            return train_blocks(job, own_blocks(job), self.queue_depth, EndByHeaders(job.plan, job.stop, rank.rank))
+            alone = EndByHeaders(job.plan, job.stop, rank.rank, 1)
+            return train_blocks(job, own_blocks(job), self.queue_depth, alone)
         blocks = own_blocks(job, ReplicatedBlock)
         group = rank.group()
         for block in blocks:

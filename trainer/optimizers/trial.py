@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from trainer.errors import SettingError
 from trainer.optimizers import uncompiled
-from trainer.update import MakeOptimizer
+from trainer.update import SCALARS, MakeOptimizer
 
 
 def try_out(make_optimizer: MakeOptimizer, parameter: nn.Parameter) -> Optimizer:
@@ -23,4 +23,10 @@ def try_out(make_optimizer: MakeOptimizer, parameter: nn.Parameter) -> Optimizer
         raise SettingError(f"{name} can't step with gradients alone ({error}); choose another optimizer") from error
     if optimizer.state.keys() - {parameter}:
         raise SettingError(f"{name} keeps state beside its parameters', which no checkpoint holds; choose another one")
+    for key, value in optimizer.state[parameter].items():
+        if not isinstance(value, (torch.Tensor, *SCALARS)):
+            raise SettingError(
+                f"{name} keeps {key} as a {type(value).__name__}, which no checkpoint holds; choose an optimizer whose "
+                f"state is tensors and numbers"
+            )
     return optimizer

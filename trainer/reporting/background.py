@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Background(Listener):
     """Hands everything on to another listener, in order, without ever making the others wait for it."""
 
-    def __init__(self, listener: Listener, patience: Callable[[bool], float] = lambda failed: CLOSE_SECONDS) -> None:
+    def __init__(self, listener: Listener, patience: Callable[[bool], float]) -> None:
         """``patience`` tells at the end how many seconds to wait for the listener, given whether the run failed."""
         self._listener, self._patience, self._failing = listener, patience, False
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()

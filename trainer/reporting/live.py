@@ -26,6 +26,7 @@ class LiveView:
             self._draw(), console=RichConsole(file=stream), refresh_per_second=REDRAWS_PER_SECOND, transient=True
         )
         self._live.start()
+        self._live.console.show_cursor(True)  # a rank that dies could not bring it back
 
     def step(self, record: Record) -> None:
         """Show a step."""

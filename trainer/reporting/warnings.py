@@ -14,7 +14,11 @@ class _Forward(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
+        try:
+            text = " ".join(record.getMessage().split())
+        except Exception:  # a library's format does not fit its arguments
+            self.handleError(record)
+            return
         if text not in self._said:
             self._said.add(text)
             self._warn(text)

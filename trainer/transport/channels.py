@@ -50,10 +50,6 @@ class LocalChannel:
         """The next message."""
         return self._messages.get()
 
-    def empty(self) -> bool:
-        """Whether everything has been received."""
-        return self._messages.empty()
-
 
 class RemoteChannel:
     """One end of a channel between two ranks."""

@@ -30,25 +30,25 @@ class Control:
 
     def agree(self, key: str, decide: Callable[[], T]) -> T:
         """What rank 0 decides, on every rank. Only rank 0 calls ``decide``, and only the first time; the result must be
-        JSON. The others wait as long as it takes: where rank 0 fails, the launcher ends them."""
+        JSON. The others wait as long as it takes: where rank 0 fails, the launcher ends them. This and all else here
+        raises ``PeerError`` where the store has gone."""
         key = f"agreed/{key}"
-        if self.rank == 0 and not self._store.check([key]):
-            self._store.set(key, json.dumps(decide()))
-        return json.loads(self._store.get(key))
+        if self.rank == 0 and not self._has(key):
+            self._set(key, json.dumps(decide()))
+        return json.loads(self._get(key))
 
     def agreed(self, key: str) -> Any:
         """What has been agreed on under a key, or None; does not wait."""
         key = f"agreed/{key}"
-        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+        return json.loads(self._get(key)) if self._has(key) else None
 
     def post(self, record: dict[str, Any]) -> None:
-        """Send a record to rank 0. Records of one rank arrive in order. Raises ``PeerError`` where the store has
-        gone."""
+        """Send a record to rank 0. Records of one rank arrive in order."""
         with lost_store():
             self._store.queue_push("records", json.dumps({"rank": self.rank, **record}))
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """On rank 0: every record that a rank posts, as it comes, without an end. Raises as ``post`` does."""
+        """On rank 0: every record that a rank posts, as it comes, without an end."""
         while True:
             with lost_store():
                 record = self._store.queue_pop("records")
@@ -58,18 +58,18 @@ class Control:
         """Exit barrier. The others wait for rank 0, because a launcher may end all ranks once one exits; rank 0 waits
         until each of them has seen that, because it may host the store."""
         if self.rank > 0:
-            self._store.get("parted/0")
-            self._store.set(f"parted/{self.rank}", "")
+            self._get("parted/0")
+            self._set(f"parted/{self.rank}", "")
             return
-        self._store.set("parted/0", "")
+        self._set("parted/0", "")
         for rank in range(1, self.world_size):
-            self._store.get(f"parted/{rank}")
+            self._get(f"parted/{rank}")
 
     def share(self, key: str, value: Any) -> list[Any]:
         """Every rank's ``value``, which must be JSON, by rank; waits until each has called this. Not for the training
         loop."""
-        self._store.set(f"shared/{key}/{self.rank}", json.dumps(value))
-        return [json.loads(self._store.get(f"shared/{key}/{rank}")) for rank in range(self.world_size)]
+        self._set(f"shared/{key}/{self.rank}", json.dumps(value))
+        return [json.loads(self._get(f"shared/{key}/{rank}")) for rank in range(self.world_size)]
 
     def gather(self, value: Any) -> list[Any] | None:
         """At the end of a run: every rank's ``value`` on rank 0, ``None`` elsewhere. All ranks call it."""
@@ -79,3 +79,15 @@ class Control:
         with lost_group("the collecting of what the ranks have trained"):
             dist.gather_object(value, values)
         return values
+
+    def _get(self, key: str) -> bytes:
+        with lost_store():
+            return self._store.get(key)
+
+    def _set(self, key: str, value: str) -> None:
+        with lost_store():
+            self._store.set(key, value)
+
+    def _has(self, key: str) -> bool:
+        with lost_store():
+            return self._store.check([key])

@@ -29,7 +29,9 @@ def lost_store() -> Iterator[None]:
         yield
     except dist.DistError as error:
         reason = str(error).splitlines()[0]
-        raise PeerError(f"what the ranks report no longer reaches rank 0: {reason}") from error
+        raise PeerError(
+            f"rank 0 or its launcher, which keeps what the ranks tell each other, has gone: {reason}"
+        ) from error
 
 
 @contextmanager

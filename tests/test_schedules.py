@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.errors import SettingError
-from trainer.schedules import Constant, Cosine, OneCycle, Step
+from trainer.schedules import Constant, Cosine, OneCycle, Step, warnings_of
 
 
 def test_cosine_by_epoch_is_the_published_formula():
@@ -45,6 +45,22 @@ def test_one_cycle_is_torchs():
 
 def test_constant():
     assert Constant()(0.3, 7) == 1.0
+
+
+@pytest.mark.parametrize(
+    "schedule, warnings",
+    [
+        (Cosine(warmup_epochs=5), ["scheduler.warmup_epochs=5 is all of epochs=5: the base rate is never reached"]),
+        (Step([2, 5, 7.5]), ["scheduler.milestones: 5, 7.5 lie beyond epochs=5"]),
+        (Cosine(warmup_epochs=4.5), []),
+        (Step([2, 4]), []),
+        (Step(), []),
+        (Constant(), []),
+        (lambda epoch, epochs: 1.0, []),  # somebody's own
+    ],
+)
+def test_what_a_run_is_too_short_for_is_said(schedule, warnings):
+    assert warnings_of(schedule, 5) == warnings
 
 
 @pytest.mark.parametrize(

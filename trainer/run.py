@@ -76,7 +76,9 @@ class Run:
         if rank.replicas > 1:
             self._load_for_replicas()
         start.check(self.spec.to_json())
-        self.network = make_network(config, self.spec, told=lambda find: rank.control.agree("features", find))
+        self.network = make_network(
+            config, self.spec, fetch=not start.has_weights, told=lambda find: rank.control.agree("features", find)
+        )
         start.check_model(self.network.units)
         if self.engine.end_to_end:
             self.network = self.network.end_to_end()
@@ -122,6 +124,8 @@ class Run:
     def _describe_data(self) -> dict[str, Any]:
         assert self.images is not None
         spec = data_spec(self.config["dataset"], self.images)
+        for augmentation in self.augment:
+            augmentation(torch.zeros(1, *spec.image_shape, dtype=torch.uint8), torch.Generator())
         if self.config["batch_size"] > spec.train_size:
             raise SettingError(
                 f"batch_size={self.config['batch_size']} is larger than the training data, which has "
@@ -130,15 +134,18 @@ class Run:
         return spec.to_json()
 
     def _choose_partition(self, strategy: Strategy, default_blocks: int) -> Partition:
+        together = max(1, self.step_images // self.engine.parts(self.rank.world_size))
         try:
             with autocast(self.rank.device, DTYPES[self.options.precision]):  # for times that are measured
                 chosen = self._choose(strategy, default_blocks)
+                if together == 1 < self.step_images:
+                    strategy.accept(chosen.cuts, chosen.how, self.network, together, self.rank.device)
         except ValueError as error:
-            if self.step_images > 1:
+            if together > 1:
                 raise
             raise SettingError(
-                f"batch_size={self.config['batch_size']} gives one image a step, which is too few for the batch norm "
-                f"of this model or local loss: {error}"
+                f"batch_size={self.config['batch_size']} gives one image at a time, which is too few for the batch "
+                f"norm of this model or local loss: {error}"
             ) from error
         return Partition.of(
             self.network, chosen, lambda seconds: self.engine.place(seconds, self.rank.replica_size)

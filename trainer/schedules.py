@@ -89,6 +89,17 @@ class Constant:
         return 1.0
 
 
+def warnings_of(schedule: Schedule, epochs: int) -> list[str]:
+    """What of a schedule a run of so many ``epochs`` never gets to."""
+    match schedule:
+        case Cosine(warmup_epochs=warmup) if warmup >= epochs:
+            return [f"scheduler.warmup_epochs={warmup:g} is all of epochs={epochs}: the base rate is never reached"]
+        case Step(milestones=[*_, last]) if last >= epochs:
+            beyond = [milestone for milestone in schedule.milestones or [] if milestone >= epochs]
+            return [f"scheduler.milestones: {', '.join(f'{m:g}' for m in beyond)} lie beyond epochs={epochs}"]
+    return []
+
+
 def _cosine_between(begin: float, end: float, share: float) -> float:
     """From ``begin`` to ``end`` along half a cosine."""
     return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * share))

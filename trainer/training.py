@@ -24,6 +24,7 @@ from trainer.reporting.reporter import Reporter
 from trainer.reporting.warnings import forwarded_warnings
 from trainer.run import Run
 from trainer.rundir import RunDirectory
+from trainer.schedules import warnings_of
 from trainer.stop import FINISH_SECONDS, StopRequest, signals_stop
 
 
@@ -81,7 +82,8 @@ def _train_and_write(run: Run, job: Job, directory: RunDirectory, config_text: s
     """What rank 0 does."""
     _describe(run, directory, config_text)
     with _board(run, job, directory, console) as board:
-        for note in run.start.notes(None if run.engine.end_to_end else run.partition.cut_points):
+        notes = run.start.notes(None if run.engine.end_to_end else run.partition.cut_points)
+        for note in [*notes, *warnings_of(run.schedule, run.plan.epochs)]:
             job.reporter.warn(note)
         state = _do_plan(run, job)
         job.reporter.close()

@@ -272,6 +272,27 @@ def test_means_begin_anew_where_the_loss_has_other_terms(command: CommandLine, t
         assert epoch["train"]["blocks"][0][name] == pytest.approx(sum(means) / len(means))
 
 
+def test_a_run_goes_on_where_the_trained_weights_it_began_with_cant_be_had(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import MobileNet_V3_Small_Weights, get_model
+
+    theirs = get_model("mobilenet_v3_small", weights=None, num_classes=1000).state_dict()
+    run = (
+        *(setting for setting in TINY if not setting.startswith(("model.", "partition."))), "model=torchvision",
+        "model.name=mobilenet_v3_small", "model.weights=DEFAULT", "dataset.image_size=32", f"output_dir={tmp_path}",
+        "partition.points=[features.3]",
+    )  # fmt: skip
+    with monkeypatch.context() as there:
+        there.setattr(MobileNet_V3_Small_Weights, "get_state_dict", lambda self, *args, **kwargs: theirs)
+        begun = command(*run, "max_steps=1")
+    assert begun.status == 0, begun.err
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    outcome = command(*run, "max_steps=2")
+    assert outcome.status == 0 and "goes on after step 1" in outcome.out, outcome.err
+    assert not (tmp_path / "hub").exists()
+
+
 def test_ctrl_c_ends_the_run_and_it_goes_on(command: CommandLine, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     process = subprocess.Popen(
@@ -279,11 +300,15 @@ def test_ctrl_c_ends_the_run_and_it_goes_on(command: CommandLine, tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    end = time.monotonic() + 60
-    while not list(run.glob("checkpoints/*/manifest.json")) and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=10)
+    try:
+        end = time.monotonic() + 60
+        while not list(run.glob("checkpoints/*/manifest.json")):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + signal.SIGINT
     last = int(error.removeprefix("SIGINT ended the run after step ").split(";")[0])
     assert error.count("\n") == 1 and (run / f"checkpoints/step-{last:08d}/manifest.json").is_file()

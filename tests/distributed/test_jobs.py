@@ -72,6 +72,18 @@ def error_lines(err: str) -> list[str]:
         ),
         ("torchrun", 2, ["nonsense=1"], "error: nonsense is no option; python -m trainer.main --help lists them all"),
         ("forked", 2, ["engine=sequential"], "error: engine=sequential is one process, but torchrun started 2"),
+        (
+            "forked",
+            2,
+            ["engine=ddp_local", "local_loss=dgl", "batch_size=2"],
+            "error: batch_size=2 gives one image at a time, which is too few for the batch norm of this model or local",
+        ),
+        (
+            "forked",
+            2,
+            ["engine=pipeline", "engine.microbatches=4", "batch_size=4", "dataset.image_size=4", "~partition.points"],
+            "error: batch_size=4 gives one image at a time, which is too few for the batch norm of this model or local",
+        ),
         ("forked", 2, ["optimizer.lr=1e30", "epochs=20"], "error: the loss of block "),
     ],
 )

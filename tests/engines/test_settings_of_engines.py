@@ -1,6 +1,8 @@
 """Every limit of an engine is one sentence that names the setting."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -79,31 +81,38 @@ def test_old_torch_has_no_v_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         pipeline("zbv_zero_bubble").check_device(cpu)
 
 
-def options_on(ranks: int, graphs: bool, update: UpdateOptions) -> tuple[Rank, StepOptions]:
+def options_on(ranks: int, **changed: Any) -> tuple[Rank, StepOptions]:
     rank = Rank(Launch(0, ranks, 0, ranks), torch.device("cpu"), 1, timedelta(1), Control(HashStore(), 0, ranks))
-    return rank, StepOptions(
-        precision="fp32", compile=False, cuda_graphs=graphs, skip_bad_steps=False, update=update
+    plain = StepOptions(
+        precision="fp32", compile=False, cuda_graphs=False, skip_bad_steps=False, update=UpdateOptions()
     )
+    return rank, replace(plain, **changed)
 
 
-def graphs_on(ranks: int) -> tuple[Rank, StepOptions]:
-    return options_on(ranks, True, UpdateOptions())
+REFUSED = [
+    ("1f1b", {"update": UpdateOptions(accumulate=2)}, "update.accumulate=2 does not go with engine=pipeline; a batch "),
+    ("1f1b", {"update": UpdateOptions(average=0.9)}, "update.average=0.9 does not go with engine=pipeline; use up"),
+    ("1f1b", {"cuda_graphs": True}, "cuda_graphs=true does not go with engine=pipeline; use cuda_graphs=false"),
+    ("1f1b", {"skip_bad_steps": True}, "on_nan=skip does not go with engine=pipeline; use on_nan=stop"),
+    ("zbv_zero_bubble", {"compile": True}, "compile=true does not go with engine.schedule=zbv_zero_bubble, which"),
+    (None, {"cuda_graphs": True}, "cuda_graphs=true does not go with data parallelism on 2 ranks; use cuda_graphs=fa"),
+    (None, {"skip_bad_steps": True}, "on_nan=skip does not go with data parallelism on 2 ranks; use on_nan=stop"),
+]
 
 
-def test_what_the_pipeline_has_no_use_for_is_refused_by_name() -> None:
-    pipeline("1f1b").check(*options_on(2, False, UpdateOptions(clip_norm=1.0)))
-    with pytest.raises(SettingError, match="update.accumulate=2 does not go with engine=pipeline; a batch passes in"):
-        pipeline("1f1b").check(*options_on(2, False, UpdateOptions(accumulate=2)))
-    with pytest.raises(SettingError, match="update.average=0.9 does not go with engine=pipeline; use update.average=n"):
-        pipeline("1f1b").check(*options_on(2, False, UpdateOptions(average=0.9)))
+@pytest.mark.parametrize(("schedule", "changed", "message"), REFUSED)
+def test_options_that_an_engine_has_no_use_for_are_refused_by_name(
+    schedule: str | None, changed: dict[str, Any], message: str
+) -> None:
+    engine = Backprop() if schedule is None else pipeline(schedule)
+    engine.check(*options_on(2))
+    with pytest.raises(SettingError, match=message):
+        engine.check(*options_on(2, **changed))
 
 
-def test_cuda_graphs_hold_no_communication() -> None:
-    with pytest.raises(SettingError, match="cuda_graphs=true does not go with engine=pipeline; use cuda_graphs=false"):
-        pipeline("1f1b").check(*graphs_on(2))
-    with pytest.raises(SettingError, match="cuda_graphs=true does not go with data parallelism on 2 ranks; use cuda_"):
-        Backprop().check(*graphs_on(2))
-    Backprop().check(*graphs_on(1))
+def test_options_that_go() -> None:
+    pipeline("1f1b").check(*options_on(2, compile=True, update=UpdateOptions(clip_norm=1.0)))
+    Backprop().check(*options_on(1, cuda_graphs=True, skip_bad_steps=True))
 
 
 def test_backprop_is_not_cut() -> None:

@@ -131,14 +131,14 @@ def test_no_block_changes_an_earlier_one(case):
 
 
 def test_a_balanced_partition_counts_its_classifiers_and_can_be_shown(case, capsys):
-    config, network, _ = case
+    config, _, _ = case
     run = Run(
         {**config, "partition": {**config["partition"], "blocks": 4}},
         Rank.join(Launch(environment={}), 0, "cpu", 1, 60),
     )
     costs = run.partition.costs
     assert all(0 < seconds < math.inf for seconds in costs.classifier.values())
-    assert list(costs.classifier) == network.names[:-1]
+    assert list(costs.classifier) == run.partition.cut_points
     assert all(block.classifier_parameters > 0 for block in run.partition.blocks[:-1])
     run.preview()
     shown = capsys.readouterr().out

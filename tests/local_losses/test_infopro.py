@@ -96,7 +96,7 @@ def test_at_label_weight_0_the_early_exit_learns_without_training_the_block(site
 def test_contrast_does_not_train_the_block_by_the_early_exit(site, packet):
     features = torch.randn(8, 6, 4, 4, requires_grad=True)
     classifier = InfoPro([0, 1], [1, 1], contrast=True).classifier(site((6, 4, 4), 0))
-    nn.init.zeros_(classifier.term.embed.weight)
+    nn.init.zeros_(classifier.embed.weight)
     classifier.compute_loss(features, packet()).loss.backward()
     assert classifier.last.weight.grad.abs().sum() > 0
     assert features.grad.abs().sum() == 0
@@ -151,7 +151,7 @@ def test_patch_grid():
     assert patch_grid(64, 32, 32) == (4, 8, 8)
     assert patch_grid(197, 224, 224) == (16, 14, 14)
     assert patch_grid(32, 32, 64) == (8, 4, 8)
-    with pytest.raises(SettingError, match="50 tokens.*32x32 pixels; set local_loss.reconstruct=input"):
+    with pytest.raises(SettingError, match="50 tokens.*32x32 pixels; cut elsewhere, or set local_loss"):
         patch_grid(50, 32, 32)
 
 
@@ -169,7 +169,7 @@ def test_convolutions_begin_as_those_of_the_published_resnets(site):
         if isinstance(convolution, nn.Conv2d):
             wanted = math.sqrt(2 / (9 * convolution.out_channels))
             assert convolution.weight.std().item() == pytest.approx(wanted, rel=0.1)
-    assert InfoPro([1, 1], [1, 1], contrast=True).classifier(site((64, 8, 8))).term.embed.out_features == 128
+    assert InfoPro([1, 1], [1, 1], contrast=True).classifier(site((64, 8, 8))).embed.out_features == 128
     assert [layer.out_channels for layer in classifier.decoder.layers if isinstance(layer, nn.Conv2d)] == [12, 3]
 
 

@@ -25,9 +25,11 @@ class Start(Protocol):
         done: the number of steps done before.
         epochs: the records of the epochs before.
         tracker: what the tracker kept, to go on with its run.
+        has_weights: whether it gives all of the model's weights, so that others need not be fetched.
     """
 
     done: int
+    has_weights: bool
     epochs: Sequence[Record]
     tracker: Mapping[str, Any]
 
@@ -69,6 +71,7 @@ class Fresh:
     """Initial weights, which learners have already."""
 
     done = 0
+    has_weights = False
     epochs: Sequence[Record] = ()
     tracker: Mapping[str, Any] = {}
 
@@ -108,6 +111,8 @@ class Fresh:
 class GivenWeights(Fresh):
     """The weights of a file, and nothing else."""
 
+    has_weights = True
+
     def __init__(self, file: Path, warnings: Sequence[str] = ()) -> None:
         super().__init__(warnings)
         self._file, self._weights = file, Weights(file)
@@ -132,6 +137,8 @@ class GivenWeights(Fresh):
 
 class Resumed:
     """A checkpoint: the run goes on as if it had never stopped."""
+
+    has_weights = True
 
     def __init__(
         self, checkpoint: Checkpoint, config: Mapping[str, Any], warnings: Sequence[str] = (), own: bool = True

@@ -88,6 +88,10 @@ class Engine(Protocol):
         """How many whole copies of the model there are, each shown its share of every batch."""
         ...
 
+    def parts(self, world_size: int) -> int:
+        """In how many parts the images of a step go through the model, side by side or one after the other."""
+        ...
+
     def sees_waits(self, world_size: int) -> bool:
         """Whether every wait for another rank passes through the job's clock, and not inside a library."""
         ...

@@ -25,6 +25,10 @@ class LocalLearning:
         """All ranks share one model."""
         return 1
 
+    def parts(self, world_size: int) -> int:
+        """One."""
+        return 1
+
     def sees_waits(self, world_size: int) -> bool:
         """Yes: the edges wait."""
         return True

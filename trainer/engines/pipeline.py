@@ -94,6 +94,10 @@ class Pipeline:
         """All ranks share one model."""
         return 1
 
+    def parts(self, world_size: int) -> int:
+        """The micro-batches."""
+        return self._microbatches
+
     def sees_waits(self, world_size: int) -> bool:
         """No: the library waits for activations and gradients."""
         return False

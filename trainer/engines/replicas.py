@@ -58,6 +58,10 @@ class Replicas:
         """One a rank."""
         return world_size
 
+    def parts(self, world_size: int) -> int:
+        """One a copy."""
+        return world_size
+
     def sees_waits(self, world_size: int) -> bool:
         """No, where there are others: DistributedDataParallel waits for them inside the backward."""
         return world_size == 1

@@ -62,8 +62,8 @@ def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
         if height % patch == 0 and width % patch == 0 and 0 <= tokens - rows * columns <= 2:
             return patch, rows, columns
     raise SettingError(
-        f"local_loss.reconstruct=image has no decoder for {tokens} tokens, which are no square patches of an image of "
-        f"{height}x{width} pixels; set local_loss.reconstruct=input"
+        f"local_loss=infopro has no decoder for {tokens} tokens, which are no square patches of {height}x{width} "
+        f"pixels; cut elsewhere, or set local_loss.reconstruct=input where it is image"
     )
 
 

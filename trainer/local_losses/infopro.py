@@ -41,38 +41,17 @@ def trunk(site: Site, hidden: int) -> nn.Sequential:
     return kaiming_fan_out(nn.Sequential(*layers, nn.Linear(out, hidden), nn.ReLU(inplace=True)))
 
 
-class LabelTerm(nn.Module):
-    """Cross-entropy of the logits, which train the trunk as well."""
-
-    def forward(self, hidden: Tensor, logits: Tensor, label: Tensor) -> Tensor:
-        """Of ``logits`` ``(N, classes)`` for ``label`` ``(N, classes)``."""
-        return F.cross_entropy(logits.float(), label)
-
-
-class ContrastTerm(nn.Module):
-    """Supervised contrastive loss of an embedding; the logits, an early exit only, do not train the trunk."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(hidden, EMBEDDING)
-
-    def forward(self, hidden: Tensor, logits: Tensor, label: Tensor) -> Tensor:
-        """Of the trunk's output ``hidden`` ``(N, D)``."""
-        return supervised_contrast(self.embed(hidden), label)
-
-
 class InfoProClassifier(LocalClassifier):
     """Decoder, trunk and linear layer of one block."""
 
     def __init__(self, site: Site, reconstruct: str, hidden: int, contrast: bool, weights: tuple[float, float]) -> None:
-        """``weights`` are those of the reconstruction and of the label; a term of weight 0 costs nothing."""
+        """``weights`` are those of the reconstruction, which at 0 has no decoder, and of the label's term."""
         super().__init__()
         self.reconstruction_weight, self.label_weight = weights
         self.from_image = reconstruct == "image"
-        self.contrast = contrast
         self.trunk = trunk(site, hidden)
         self.last = nn.Linear(hidden, site.num_classes)
-        self.term = ContrastTerm(hidden) if contrast else LabelTerm()
+        self.embed = nn.Linear(hidden, EMBEDDING) if contrast else None
         target = site.image_shape if self.from_image else site.in_shape
         self.decoder = decoder(site.features, target) if self.reconstruction_weight else None
         self.terms = ("label", *(["exit"] if contrast else []), *(["reconstruction"] if self.decoder else []))
@@ -91,13 +70,15 @@ class InfoProClassifier(LocalClassifier):
         # At weight 0 the early exit still learns, from features that it can't change.
         weight, seen = (self.label_weight, features) if self.label_weight else (1.0, features.detach())
         hidden = self.trunk(seen)
-        logits = self.last(hidden.detach() if self.contrast else hidden)
+        logits = self.last(hidden if self.embed is None else hidden.detach())
         label = probabilities(packet["label"][:count], logits.shape[1])
-        terms = {"label": self.term(hidden, logits, label)}
-        loss = weight * terms["label"]
-        if self.contrast:
-            terms["exit"] = F.cross_entropy(logits.float(), label)
-            loss = loss + terms["exit"]
+        entropy = F.cross_entropy(logits.float(), label)
+        if self.embed is None:
+            terms = {"label": entropy}
+            loss = weight * entropy
+        else:  # the logits are an early exit only
+            terms = {"label": supervised_contrast(self.embed(hidden), label), "exit": entropy}
+            loss = weight * terms["label"] + entropy
         if self.decoder is not None:
             terms["reconstruction"] = self._reconstruction(features, packet, count)
             loss = loss + self.reconstruction_weight * terms["reconstruction"]

@@ -6,8 +6,8 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 MASTER_PORT=29500 bash launch.sh output_dir=/shared/run1
 #                                                             on each of two machines (NODE_RANK=1 on the second)
 #
-# NPROC is the number of ranks on this machine, TORCHRUN_OPTIONS what torchrun is told beyond, --max-restarts=3. Paths are
-# those of the folder where this is called.
+# NPROC is the number of ranks on this machine, TORCHRUN_OPTIONS what torchrun is told beyond, such as
+# --max-restarts=3. Paths are those of the folder where this is called.
 set -euo pipefail
 pushd "$(dirname "${BASH_SOURCE[0]}")" >/dev/null
 source scripts/environment.sh

@@ -28,6 +28,8 @@ import torch
 END_TO_END = "end-to-end"
 PLAIN = ("greedy", "dgl", "predsim", "infopro", "auglocal", "deinforeg", "overlap", "man")
 
+POINTS = "layer1.2,layer2.1,layer3.0"
+
 METHODS: dict[str, list[str]] = {
     END_TO_END: [],
     **{name: [f"local_loss={name}"] for name in PLAIN},
@@ -43,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, write the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="an .npz file as dataset=npz reads it")
-    parser.add_argument("--model", default="resnet32")
-    parser.add_argument("--points", default="layer1.2,layer2.1,layer3.0", help="cut points of the local losses")
-    parser.add_argument("--epochs", type=jobs.positive, default=6)
+    parser.add_argument("--model", help="a file of conf/model (resnet32, or the recipe's)")
+    parser.add_argument("--points", help=f"cut points of the local losses ({POINTS}, or the recipe's)")
+    parser.add_argument("--epochs", type=jobs.positive, help="of each run (6, or the recipe's)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--at-once", type=jobs.positive, default=1, metavar="N", help="so many runs share the machine")
     parser.add_argument("--work", type=Path, default=Path("outputs/accuracy"), help="where the runs lie")
     parser.add_argument("--report", type=Path, default=jobs.ROOT / "docs" / "accuracy.md")
     options = jobs.parsed(parser, arguments)
+    if not _recipe(options):
+        options.model, options.epochs = options.model or "resnet32", options.epochs or 6
+        options.points = options.points or POINTS
     if not options.data.is_file():
         parser.error(f"--data {options.data} is no file; scripts/cifar10_npz.py makes one of CIFAR-10")
     at_once = ThreadPoolExecutor(options.at_once)
@@ -77,9 +82,11 @@ def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str
     begin = time.perf_counter()
     directory = (options.work / f"{method}-{seed}").absolute()
     points = "" if method == END_TO_END else options.points
+    cuts = None if points is None else f"[{points}]"
+    given = {"model": options.model, "epochs": options.epochs, "partition.points": cuts}
     overrides = [
         "engine=sequential", "tracker=none", "dataset=npz", f"dataset.path={options.data.absolute()}", f"seed={seed}",
-        f"model={options.model}", f"epochs={options.epochs}", f"partition.points=[{points}]", *METHODS[method],
+        *(f"{name}={value}" for name, value in given.items() if value is not None), *METHODS[method],
         *options.overrides,
     ]  # fmt: skip
     tested = [epoch for epoch in jobs.run(1, overrides, directory).of_kind("epoch") if "test" in epoch]
@@ -90,18 +97,19 @@ def _train(method: str, seed: int, options: argparse.Namespace) -> list[dict[str
 
 def report(curves: Curves, options: argparse.Namespace) -> str:
     """The report, Markdown: error of the last and of the best epoch, mean over the seeds, and that of every exit."""
-    points = options.points.replace(",", ", ")
-    seeds = f"{len(options.seeds)} seeds" if len(options.seeds) > 1 else "one seed"
+    what = [options.model, *_recipe(options), options.epochs and f"{options.epochs} epochs"]
+    cut = options.points and f"cut after {options.points.replace(',', ', ')}"
+    seeds = f"{len(options.seeds)} seeds (± is their standard deviation)" if len(options.seeds) > 1 else "one seed"
     lines = [
         "# Accuracy of local losses",
         "",
-        f"{options.model}, {options.epochs} epochs on `{options.data.name}`, {seeds}, cut after {points}; end-to-end "
+        f"{', '.join(filter(None, [*what, f'on `{options.data.name}`', seeds, cut]))}; end-to-end "
         "training is the same with one block. Settings that the command does not name are the defaults or the "
         "recipe's; none was tuned here. The best epoch is chosen on the test set, so the last one is what "
         "counts. "
         f"{_doubt(curves, options.data)}",
         "",
-        f"    python scripts/accuracy.py {' '.join(_shown(sys.argv[1:], options))}",
+        f"    python scripts/accuracy.py {_shown(sys.argv[1:], options)}",
         "",
         "`scripts/cifar10_npz.py` makes such files.",
         "",
@@ -154,11 +162,14 @@ def _mean(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def _shown(arguments: Sequence[str], options: argparse.Namespace) -> list[str]:
+def _recipe(options: argparse.Namespace) -> list[str]:
+    """The recipe that the overrides name, if they do."""
+    return [override for override in options.overrides if override.startswith("experiment=")]
+
+
+def _shown(arguments: Sequence[str], options: argparse.Namespace) -> str:
     """The command's arguments, without the folders of this machine."""
-    folders = {"--work", str(options.work), "--report", str(options.report)}
-    own = [argument for argument in arguments if argument not in folders]
-    return [options.data.name if argument == str(options.data) else argument for argument in own]
+    return jobs.shown(arguments, "--work", "--report").replace(str(options.data), options.data.name)
 
 
 def _machine() -> str:

@@ -148,9 +148,9 @@ def wait_for_step(job: Job, step: int) -> bool:
 
 
 def kill(job: Job, draw: random.Random, report: Report, while_saving: bool) -> None:
-    """Kill a random rank, now or at the next moment at which a checkpoint is being written."""
+    """Kill a random rank at the next moment at which a checkpoint is being written, or at which none is."""
     end = time.monotonic() + 10
-    while while_saving and not job.saving() and time.monotonic() < end and job.process.poll() is None:
+    while job.saving() != while_saving and time.monotonic() < end and job.process.poll() is None:
         time.sleep(0.0005)
     saving, number = job.saving(), draw.randrange(report.ranks)
     process = job.rank(number)

@@ -5,8 +5,9 @@
 
 First every pipeline schedule and number of micro-batches once; then the best three of them, ppll, sequential local
 learning, backpropagation in one process and data parallelism in turn, several rounds. The pipeline that is compared is
-the one of the three with the highest median. What is done is kept in the work folder:
-stopped at any moment, the same command goes on from there. At the end docs/comparison.md and its plots are written.
+the one of the three with the highest median. What is done is kept in the work folder: stopped at any moment, the same
+command goes on from there, as long as code and machine are the same. At the end docs/comparison.md and its plots are
+written.
 
 Where there are cores enough, every rank is pinned to one of its own.
 """
@@ -68,14 +69,15 @@ class Runner:
 
     def __init__(self, options: argparse.Namespace, total: int) -> None:
         self._options, self._total, self._number = options, total, 0
-        self._begin, self._run = time.monotonic(), 0
+        self._begin, self._run, self._code = time.monotonic(), 0, jobs.commit()
 
     def result(self, case: Case, number: int) -> jobs.Result:
         """The result of round ``number`` of a case. Raises ``JobError``."""
         options = self._options
         folder = self.folder(case, number)
         settings = [*jobs.FIXED, *case.settings(options.ranks), *self._common()]
-        asked = {"settings": settings, "machine": comparison_report.machine(options.ranks)}
+        where = comparison_report.machine(options.ranks)
+        asked = {"settings": settings, "machine": where, "code": self._code}  # what is timed depends on all three
         done = folder / "settings.json"
         self._number += 1
         head = f"[{self._number:>{len(str(self._total))}}/{self._total}] {case.model} {case.name} round {number}"
@@ -141,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except jobs.JobError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
-    comparison_report.write(options.report, found, options)
+    command = jobs.shown(sys.argv[1:] if arguments is None else arguments, "--work", "--report")
+    comparison_report.write(options.report, found, options, f"python scripts/compare.py {command}".strip())
     print(f"written: {options.report}")
     return 0
 

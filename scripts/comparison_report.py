@@ -3,8 +3,8 @@
 import argparse
 import json
 import os
-import platform
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +53,18 @@ class Comparison:
         return [a / b for a, b in zip(self.rates(engine), self.rates(other), strict=True)]
 
 
-def write(report: Path, found: Sequence[Comparison], options: argparse.Namespace) -> None:
-    """Write ``report`` and the plots beside it."""
+def write(report: Path, found: Sequence[Comparison], options: argparse.Namespace, command: str) -> None:
+    """Write ``report``, made by ``command``, and the plots beside it."""
     report.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Comparison",
         "",
-        f"Written by `scripts/compare.py`; {options.ranks} ranks, batch {options.batch_size} for all, "
-        f"{options.epochs} epochs of {options.steps} steps of synthetic images, {options.rounds} rounds in turn; "
-        f"one thread a rank; local losses by {_local_loss(found[0])}. {machine(options.ranks)}",
+        f"{options.ranks} ranks, batch {options.batch_size} for all, {options.epochs} epochs of {options.steps} steps "
+        f"of synthetic images, {options.rounds} rounds in turn; one thread a rank; local losses by "
+        f"{_local_loss(found[0])}. "
+        f"{machine(options.ranks)} {time.strftime('%Y-%m-%d')}, at {jobs.commit()}:",
+        "",
+        f"    {command}",
         "",
         "Speeds are medians with their range in brackets. The efficiency is the speed over that of one process with "
         "the same kind of training times the number of ranks; for ranks that share cores it says nothing.",
@@ -77,7 +80,7 @@ def machine(ranks: int) -> str:
     """Where the jobs run, and with which torch: results of another do not belong into the same report."""
     cores = len(jobs.cores())
     sharing = "each rank pinned to a core" if ranks <= cores else f"the ranks share {cores} cores"
-    return f"{platform.machine()}, {os.cpu_count()} cores, {sharing}, torch {torch.__version__}."
+    return f"{os.cpu_count()} cores of {jobs.processor()}, {sharing}, torch {torch.__version__}."
 
 
 def _local_loss(found: Comparison) -> str:
@@ -88,8 +91,9 @@ def _local_loss(found: Comparison) -> str:
 def _table(found: Comparison, options: argparse.Namespace) -> list[str]:
     kind = next((values for prefix, values in PAPER.items() if found.model.startswith(prefix)), None)
     head = [
-        "", "images/s", "to local learning in one process", "paper", "to the best pipeline", "paper", "efficiency",
-        "theory", "peak MiB of each rank", "bytes sent an image", "final loss", f"s to {100 * options.accuracy:.0f} %",
+        "", "images/s", "to local learning in one process", "paper", "to the best pipeline", "paper",
+        "to backpropagation, data-parallel", "efficiency", "theory", "peak MiB of each rank", "bytes sent an image",
+        "final loss", f"s to {100 * options.accuracy:.0f} %",
     ]  # fmt: skip
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for engine, results in found.results.items():
@@ -103,6 +107,7 @@ def _table(found: Comparison, options: argparse.Namespace) -> list[str]:
             paper[0],
             jobs.spread(found.ratios(engine, "pipeline"), ".2f"),
             paper[1],
+            jobs.spread(found.ratios(engine, "ddp"), ".2f"),
             f"{100 * _efficiency(found, engine, ranks):.0f} %",
             f"{100 * _theory(found, engine, ranks):.0f} %",
             " ".join(f"{rank['peak_memory_bytes'] / 2**20:.0f}" for rank in last["ranks"]),
@@ -149,7 +154,7 @@ def _bytes_an_image(engine: str, folder: Path, ranks: int) -> float:
 def _time_to(result: jobs.Result, accuracy: float, batch_size: int) -> str:
     """Seconds of training until the test accuracy is reached for the first time, at the steady speed."""
     for epoch in result.of_kind("epoch"):
-        if epoch["test"]["accuracy"] >= accuracy:
+        if "test" in epoch and epoch["test"]["accuracy"] >= accuracy:
             return f"{epoch['step'] * batch_size / result.images_per_second:.1f}"
     return "not reached"
 

@@ -3,6 +3,8 @@
 
 make_environment() {
     local extras=$1 venv=${VENV:-.venv} python=${PYTHON:-python3} wanted
+    exec 9<>setup.cfg
+    ! command -v flock >/dev/null || flock 9  # the machines of a job may share this folder
     wanted=$(cat setup.cfg pyproject.toml <(echo "$extras") | cksum)
     if [[ ! -f $venv/bin/activate ]]; then  # what venv writes last
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -20,4 +22,5 @@ make_environment() {
         pip install --quiet --disable-pip-version-check --no-compile --editable ".${extras:+[$extras]}" >&2
         echo "$wanted" >"$venv/.installed-$extras"
     fi
+    exec 9>&-
 }

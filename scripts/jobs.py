@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -50,8 +51,11 @@ class Result:
 
     @property
     def images_per_second(self) -> float:
-        """Completions at the last block, after the first few steps."""
-        return float(self.summary["images_per_second"])
+        """Completions at the last block, after the first few steps. Raises ``JobError`` where there were no others."""
+        rate = self.summary["images_per_second"]
+        if rate is None:
+            raise JobError(f"{self.summary['steps']} steps are too few to be timed, since the first do not count")
+        return float(rate)
 
     @property
     def busy_shares(self) -> list[float]:
@@ -62,6 +66,33 @@ class Result:
             busy, wait = (sum(lap[key] for lap in laps) for key in ("busy_seconds", "wait_seconds"))
             shares.append(busy / (busy + wait))
         return shares
+
+
+def commit() -> str:
+    """The commit of this checkout, shortened, with a word on changes since."""
+    git = ["git", "-C", str(ROOT)]
+    found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        return "an unknown commit"
+    changed = subprocess.run([*git, "status", "--porcelain", "trainer", "conf"], capture_output=True, check=False)
+    return f"commit {found.stdout.strip()}{' with changes' if changed.stdout else ''}"
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def shown(arguments: Sequence[str], *hidden: str) -> str:
+    """The arguments of a command, for a report, without the ``hidden`` options, which name folders of one machine."""
+    words = [word for word in arguments if not word.startswith(tuple(f"{option}=" for option in hidden))]
+    before = ["", *words]
+    return " ".join(word for word, option in zip(words, before, strict=False) if not {word, option} & set(hidden))
 
 
 def cores() -> list[int]:

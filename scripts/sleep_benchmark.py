@@ -29,6 +29,8 @@ def measure(options: argparse.Namespace) -> None:
     """Time, for each number of ranks, a block alone and ppll in turn, the median of several rounds; then every schedule
     at every number of micro-batches once, and the best few of them and ppll in turn."""
     forward, backward = options.forward_ms, options.backward_ms
+    if options.steps <= LEFT_OUT:
+        raise jobs.JobError(f"--steps {options.steps} leaves none to be timed; it must be more than {LEFT_OUT}")
     for ranks in options.ranks or [len(forward)]:
         times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
         if not len(times[0]) == len(times[1]) == ranks:

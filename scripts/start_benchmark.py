@@ -62,7 +62,8 @@ def _seconds_until(ranks: int, program: Sequence[str], output: Path, ready: Call
         job = subprocess.Popen([*launcher, *program], env=environment, stdout=stream, stderr=subprocess.STDOUT)
     while not ready():
         if job.poll() is not None or time.perf_counter() - begin > WAIT_SECONDS:
-            job.kill()
+            job.terminate()  # torchrun ends its ranks
+            job.wait()
             raise jobs.JobError(f"{' '.join(program)} did not begin:\n{jobs.failure(output.read_text())}")
         time.sleep(0.01)
     seconds = time.perf_counter() - begin

@@ -90,8 +90,8 @@ def main() -> None:
         ("the longest of them", f"{1e3 * max(times.saving):.1f} ms"),
         ("real time of the copy", f"{1e3 * statistics.median(times.saving_real):.1f} ms"),
         ("written by another thread", f"{size / 1e6:.1f} MB"),
-        (f"one checkpoint every {EVERY} steps costs of a step", f"{100 * saving / step:.2f} %"),
-        ("that is of the training thread's CPU time", f"{100 * saving / (EVERY * step):.3f} %"),
+        ("the copy's share of a step", f"{100 * saving / step:.2f} %"),
+        (f"of the training thread's time, one every {EVERY} steps", f"{100 * saving / (EVERY * step):.3f} %"),
     ]
     print(f"\n{options.model}, batch {options.batch_size}, 4 blocks in one process of one thread; medians")
     print("\n".join(f"  {name:<48}{value:>10}" for name, value in rows))

@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, settings
 from omegaconf import OmegaConf
 
 from tests.command_line import command as command  # noqa: F401  # a fixture
@@ -23,6 +24,9 @@ from trainer.network import Network
 from trainer.settings import Settings
 
 Compose = Callable[..., dict[str, Any]]
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 gc.freeze()  # Python need not search the million objects of torch for garbage again and again
 

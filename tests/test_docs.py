@@ -22,14 +22,15 @@ COMMAND = re.compile(r"(?:-m trainer\.main|launch\.sh) ([^#\n]*?)(?:\\?\n| {2,}#
 
 
 def commands() -> list[tuple[str, ...]]:
-    """The settings of every command that the README shows in a block of code."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    """The settings of every command that a document shows in a block of code."""
+    texts = [document.read_text() for document in DOCUMENTS]
+    blocks = [block for text in texts for block in re.findall(r"^```\n(.*?)^```", text, re.S | re.M)]
     words = [tuple(shlex.split(found)) for block in blocks for found in COMMAND.findall(block)]
     return [settings for settings in words if settings]
 
 
 @pytest.mark.parametrize("settings", commands(), ids=" ".join)
-def test_commands_of_the_readme_have_options_that_there_are(settings: tuple[str, ...], configured: Compose) -> None:
+def test_commands_of_the_documents_have_options_that_there_are(settings: tuple[str, ...], configured: Compose) -> None:
     first = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in settings if not word.startswith("-")]  # of a sweep
     assert configured(*first)["model"]
 

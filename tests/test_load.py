@@ -75,6 +75,8 @@ def test_evaluation_on_other_images(
     assert printed("dataset.image_size=4") == f"error: {shape}\n"
     assert "dataset.place is no option of the run's dataset; it has image_size, mean, " in printed("dataset.place=here")
     assert printed("root=here").endswith("error: root=here can't be read as dataset.OPTION=VALUE\n")
+    if not torch.cuda.is_available():
+        assert "--device cuda, but this machine has no GPU that torch can use" in printed("--device", "cuda")
     for setting, reason in (
         ("dataset.root=@x", "while scanning for the next token"),
         ("dataset.mean=[0.5", "while parsing a flow sequence"),
@@ -194,7 +196,7 @@ def test_readers_of_mutated_files_raise_their_own_error(finished: Path, name: st
     original = (finished / name).read_bytes()
     begin = original[:4000]  # of the weights, the part that says what is where
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(mutated(begin))
     def reads_or_refuses(data: bytes) -> None:
         (finished / name).write_bytes(data + original[len(begin) :])

@@ -50,7 +50,7 @@ def test_constant():
 @pytest.mark.parametrize(
     "schedule, warnings",
     [
-        (Cosine(warmup_epochs=5), ["scheduler.warmup_epochs=5 is all of epochs=5: the base rate is never reached"]),
+        (Cosine(warmup_epochs=5), ["scheduler.warmup_epochs=5 leaves nothing of epochs=5: the base rate is never met"]),
         (Step([2, 5, 7.5]), ["scheduler.milestones: 5, 7.5 lie beyond epochs=5"]),
         (Cosine(warmup_epochs=4.5), []),
         (Step([2, 4]), []),

@@ -88,9 +88,6 @@ SETTINGS = {
     "dataset.augment=[flip]": "dataset.augment[0] has no _target_; name a class as dataset.augment[0]._target_",
     # cuts
     "partition.points=[layer9]": "partition.points=[layer9]: the model has no unit layer9; its units are stem, ",
-    "partition.points=[head]": "partition.points=[head]: head is the last unit, nothing follows it",
-    "partition.points=[stem,stem]": "partition.points=[stem,stem]: stem is named more than once",
-    "partition.points=[layer2.0,stem]": "partition.points=[layer2.0,stem] is out of order; in the order of the units ",
     "partition.blocks=2": "partition.blocks=2 contradicts the 2 cut points of partition.points; leave one of them out",
     "dataset.mean=[a,b,c]": "dataset.mean[0]=a must be a number",
     "dataset.std=[1,nan,1]": "dataset.std[1]=nan must be a number",
@@ -126,7 +123,6 @@ OTHER = {
     ("partition.points=stem",): "partition.points=stem must be a list or null",
     ("partition=null",): "a group of settings can't be null; choose one of its files in conf/",
     ("~partition",): "partition has no _target_; choose one of the files in conf/partition/, or name a class as ",
-    ("partition.blocks=0",): "partition.blocks=0 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("partition.blocks=6",): "partition.blocks=6 is not possible: the model has 5 units, so 1 to 5 blocks",
     ("on_nan=skip", "update.average=0.9", "partition.blocks=2"): "on_nan=skip goes with neither update.accumulate nor ",
     ("cuda_graphs=true", "partition.blocks=2"): "cuda_graphs=true needs a GPU, and this run is on CPUs; set cuda_gr",
@@ -206,16 +202,10 @@ def test_the_run_directory_is_not_hydras(command: CommandLine, tmp_path: Path) -
     assert_one_sentence(outcome, f"hydra.run.dir={tmp_path}/run is not where a run writes; set output_dir instead")
 
 
-ENVIRONMENTS = {
-    (("RANK", "0"),): "the environment sets some of torchrun's variables but not WORLD_SIZE, MASTER_ADDR, MASTER_PORT",
-    (("RANK", "zero"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")): "RANK='zero' must",
-    (("RANK", "2"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")): "RANK=2 and WORLD_SIZE=2",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_environments(environment: tuple[tuple[str, str], ...], command: CommandLine, tmp_path: Path) -> None:
-    assert_one_sentence(command(*TINY, environment=environment, cwd=tmp_path), ENVIRONMENTS[environment])
+def test_half_an_environment(command: CommandLine, tmp_path: Path) -> None:
+    outcome = command(*TINY, environment=(("RANK", "0"),), cwd=tmp_path)
+    says = "the environment sets some of torchrun's variables but not WORLD_SIZE, MASTER_ADDR, MASTER_PORT"
+    assert_one_sentence(outcome, says)
 
 
 def test_a_store_that_nobody_opens(

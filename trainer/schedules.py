@@ -93,7 +93,7 @@ def warnings_of(schedule: Schedule, epochs: int) -> list[str]:
     """What of a schedule a run of so many ``epochs`` never gets to."""
     match schedule:
         case Cosine(warmup_epochs=warmup) if warmup >= epochs:
-            return [f"scheduler.warmup_epochs={warmup:g} is all of epochs={epochs}: the base rate is never reached"]
+            return [f"scheduler.warmup_epochs={warmup:g} leaves nothing of epochs={epochs}: the base rate is never met"]
         case Step(milestones=[*_, last]) if last >= epochs:
             beyond = [milestone for milestone in schedule.milestones or [] if milestone >= epochs]
             return [f"scheduler.milestones: {', '.join(f'{m:g}' for m in beyond)} lie beyond epochs={epochs}"]

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from trainer.checkpoint.changes import changes, other_training
+import pytest
+
+from trainer.checkpoint.changes import changes, other_training, refuse_changes
+from trainer.errors import SettingError
 
 THEN: dict[str, Any] = {"seed": 0, "compile": False, "model": {"depth": 8}, "max_steps": 5}
 
@@ -16,6 +19,13 @@ def test_a_switch_that_an_earlier_version_did_not_have_was_off() -> None:
     assert changes(THEN, {**THEN, "cuda_graphs": False, "model": {"depth": 8, "bias": False}}) == []
     assert changes(THEN, {**THEN, "cuda_graphs": True}) == ["cuda_graphs=true (was nothing)"]
     assert changes({**THEN, "cuda_graphs": True}, {**THEN, "cuda_graphs": False}) == ["cuda_graphs=false (was true)"]
+
+
+def test_other_images_are_refused_by_what_differs() -> None:
+    data = {"train_size": 64, "mean": [0.5]}
+    refuse_changes([], data, dict(data), "step-8")
+    with pytest.raises(SettingError, match="^the images have another train_size than those that step-8 was trained on"):
+        refuse_changes([], data, {**data, "train_size": 32}, "step-8")
 
 
 def engine(kind: str, **options: Any) -> dict[str, Any]:

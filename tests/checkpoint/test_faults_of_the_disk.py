@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import TINY, CommandLine
+from tests.command_line import TINY, CommandLine, assert_one_sentence
 from trainer.files import write_whole
 
 
@@ -49,6 +49,18 @@ def train(run: Path, *settings: str, before: tuple[str, ...]) -> subprocess.Comp
     command = [*before, sys.executable, "-m", "trainer.main", *TINY, *settings, f"output_dir={run}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_model_that_cant_be_written_costs_only_the_end(command: CommandLine, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    (run / "model.safetensors").mkdir(parents=True)
+    outcome = command(*TINY, f"output_dir={run}")
+    assert_one_sentence(outcome, f"output_dir={run}: model.safetensors could not be written: Is a directory; mend that")
+    (run / "model.safetensors").rmdir()
+    again = command(*TINY, f"output_dir={run}")
+    assert again.status == 0 and "goes on after step 24" in again.out, again.err
+    assert command(*TINY, f"output_dir={whole}").status == 0
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_checkpoints_that_can_not_be_written(command: CommandLine, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_vit_rates_rise_with_depth_and_draw_by_the_seed():
         (lambda: wide_resnet(10, 1, 10, SMALL, dropout=1.0), "model.dropout=1.0"),
         (lambda: vgg(12, 10, SMALL), "model.depth=12"),
         (lambda: vgg(11, 10, (3, 28, 28)), "dataset.image_size=32"),
-        (lambda: vit(5, 2, 24, 3, 10, SMALL), "model.patch=5"),
-        (lambda: vit(4, 2, 25, 3, 10, SMALL), "model.heads=3"),
+        (lambda: vit(5, 2, 24, 3, 10, SMALL), "model.patch=5 does not divide the image of 32x32 pixels"),
+        (lambda: vit(4, 2, 25, 3, 10, SMALL), "model.heads=3 does not divide model.width=25"),
         (lambda: vit(4, 2, 24, 3, 10, SMALL, stochastic_depth=-0.1), "model.stochastic_depth=-0.1"),
     ],
 )

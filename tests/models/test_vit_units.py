@@ -1,10 +1,8 @@
-"""Vision transformers: units, shapes and what they refuse."""
+"""Vision transformers: units, shapes and attention."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.errors import SettingError
 from trainer.models.vit import EncoderLayer, vit
 from trainer.units import units_of
 
@@ -28,13 +26,3 @@ def test_attention_is_softmax_of_scaled_products() -> None:
         weights = F.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2, dim=-1)
         heads.append(weights @ v[..., part])
     assert torch.allclose(layer.attend(x), layer.out(torch.cat(heads, 2)), atol=1e-6)
-
-
-def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
-    with pytest.raises(SettingError, match="model.patch=5 does not divide the image of 32x32 pixels"):
-        vit(5, 1, 8, 2, 10, (3, 32, 32))
-
-
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(SettingError, match="model.heads=3 does not divide model.width=8"):
-        vit(4, 1, 8, 3, 10, (3, 32, 32))

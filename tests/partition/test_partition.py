@@ -127,13 +127,6 @@ def test_impossible_numbers_of_blocks(blocks: int, network: Network) -> None:
             strategy.choose(network, blocks, 16, CPU)
 
 
-def test_coefficients_must_be_positive() -> None:
-    with pytest.raises(SettingError, match="partition.cpu.gflops=0 must be above 0"):
-        Balanced(cpu={"gflops": 0, "gbytes_per_second": 1}, cuda=MACHINES["cuda"])
-    with pytest.raises(SettingError, match="partition.repeats=0"):
-        Profiled(0)
-
-
 def of_the_user(spec: DataSpec, *units: nn.Module) -> Network:
     """A network of ``units`` between a convolution and a linear layer."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), *units, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))

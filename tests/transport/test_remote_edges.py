@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -121,19 +122,27 @@ def test_waiting_for_a_slow_rank_is_not_work(slow: int, on_ranks: OnRanks) -> No
 
 def test_the_send_queue_is_as_deep_as_it_is_set(on_ranks: OnRanks) -> None:
     def ahead(rank: Rank, depth: int) -> int:
-        """How many packets rank 0 hands on while rank 1 takes none."""
+        """How many packets rank 0 hands on while rank 1 takes none: it begins when no more come."""
         plan = Plan(400, 4, 2, epochs=1, max_steps=20)
         first = images(plan) if rank.rank == 0 else None
         ((source, sink),) = open_edges(rank, [0, 1], [LAYOUT], first, plan, Clock(CPU), depth)
-        rank.control.share("open", True)
-        if rank.rank == 1:
-            time.sleep(1.0)
-        begin, handed = time.monotonic(), 0
+        control, handed, stood = rank.control.clone(), list[int](), list[int]()
+
+        def watch() -> None:
+            while not handed or stood[-1:] != [len(handed)]:
+                stood.append(len(handed))
+                time.sleep(0.5)
+            control.agree("no more come", lambda: True)
+
+        if rank.rank == 0:
+            threading.Thread(target=watch, daemon=True).start()
+        else:
+            control.agree("no more come", lambda: False)
         for packet in source.packets(plan.all_tags()):
             sink.put(packet)
-            handed += rank.rank == 0 and time.monotonic() - begin < 0.7
+            handed.append(packet.tag.step)
         sink.close()
-        return handed
+        return stood[-1] if rank.rank == 0 else 0
 
     shallow, deep = (on_ranks(2, lambda rank, depth=depth: ahead(rank, depth))[0] for depth in (1, 5))
     assert deep - shallow == 4

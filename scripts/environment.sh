@@ -3,8 +3,10 @@
 
 make_environment() {
     local extras=$1 venv=${VENV:-.venv} python=${PYTHON:-python3} wanted
-    exec 9<>setup.cfg
-    ! command -v flock >/dev/null || flock 9  # the machines of a job may share this folder
+    if [[ -w setup.cfg ]]; then exec 9<>setup.cfg; else exec 9<setup.cfg; fi
+    if command -v flock >/dev/null; then
+        flock 9 || true  # the machines of a job may share this folder, on a file system that knows locks
+    fi
     wanted=$(cat setup.cfg pyproject.toml <(echo "$extras") | cksum)
     if [[ ! -f $venv/bin/activate ]]; then  # what venv writes last
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

@@ -96,8 +96,8 @@ def _in_turn(
     print(f"  in turn, {options.rounds} rounds")
     times: dict[str, list[float]] = {name: [] for name in ("ppll", *rivals)}
     for number in range(options.rounds):
-        for name, settings in {"ppll": ppll, **rivals}.items():
-            times[name].append(_seconds(jobs.run(ranks, settings, folder / f"turn{number}-{name}")))
+        for place, (name, settings) in enumerate({"ppll": ppll, **rivals}.items()):
+            times[name].append(_seconds(jobs.run(ranks, settings, folder / f"turn{number}-{place}")))
     for name, seconds in times.items():
         print(f"  {name:<42} {_took(seconds)}")
     best = min(rivals, key=lambda name: statistics.median(times[name]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tests.checkpoint.test_resume import model, results
+from tests.checkpoint.runs import model, results
 from tests.command_line import NO_SGD, TINY, CommandLine
 
 

@@ -14,6 +14,7 @@ class _Forward(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on, unless its text was."""
         try:
             text = " ".join(record.getMessage().split())
         except Exception:  # a library's format does not fit its arguments

@@ -93,10 +93,13 @@ def _table(found: Comparison, options: argparse.Namespace) -> list[str]:
     head = [
         "", "images/s", "to local learning in one process", "paper", "to the best pipeline", "paper",
         "to backpropagation, data-parallel", "efficiency", "theory", "peak MiB of each rank", "bytes sent an image",
-        "final loss", f"s to {100 * options.accuracy:.0f} %",
+        "final loss",
     ]  # fmt: skip
+    times = [_time_to(results[0], options.accuracy, options.batch_size) for results in found.results.values()]
+    if any(times):
+        head.append(f"s to {100 * options.accuracy:.0f} %")
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for engine, results in found.results.items():
+    for (engine, results), time_to in zip(found.results.items(), times, strict=True):
         paper = [f"{value:.2f}" if kind and engine == "ppll" else "" for value in kind or (0, 0)]
         ranks = len(results[0].of_kind("epoch")[0]["ranks"])
         last = results[0].of_kind("epoch")[-1]
@@ -113,9 +116,11 @@ def _table(found: Comparison, options: argparse.Namespace) -> list[str]:
             " ".join(f"{rank['peak_memory_bytes'] / 2**20:.0f}" for rank in last["ranks"]),
             f"{_bytes_an_image(engine, found.folders[engine], ranks):,.0f}",
             f"{last['train']['blocks'][-1]['loss']:.3f}",
-            _time_to(results[0], options.accuracy, options.batch_size),
+            *([time_to or "not reached"] if any(times) else []),
         ]
         rows.append("| " + " | ".join(cells) + " |")
+    if not any(times):
+        rows += ["", f"No run reached a test accuracy of {100 * options.accuracy:.0f} % (`--accuracy`, `--epochs`)."]
     return rows
 
 
@@ -152,11 +157,12 @@ def _bytes_an_image(engine: str, folder: Path, ranks: int) -> float:
 
 
 def _time_to(result: jobs.Result, accuracy: float, batch_size: int) -> str:
-    """Seconds of training until the test accuracy is reached for the first time, at the steady speed."""
+    """Seconds of training until the test accuracy is reached for the first time, at the steady speed; empty where it is
+    not."""
     for epoch in result.of_kind("epoch"):
         if "test" in epoch and epoch["test"]["accuracy"] >= accuracy:
             return f"{epoch['step'] * batch_size / result.images_per_second:.1f}"
-    return "not reached"
+    return ""
 
 
 def _schedules(found: Comparison) -> list[str]:

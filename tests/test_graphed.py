@@ -29,25 +29,12 @@ class Graph:
         """Nothing."""
 
 
-class Generator:
-    """A generator that nobody has drawn from, or somebody has."""
-
-    drawn = 0
-
-    def get_offset(self) -> int:
-        """How much."""
-        return self.drawn
-
-
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
-    generator = Generator()
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", lambda *arguments, **options: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
-    yield generator
 
 
 def packet(step: int, kind: Kind = Kind.TRAIN) -> Packet:
@@ -110,15 +97,6 @@ def test_later_steps_read_what_is_new_and_write_where_they_wrote(configured: Com
     assert gradients and all(a is b for a, b in zip(gradients, block.update.gradients(), strict=True))
     kept, new = (block.differentiate(output).loss for _ in range(2))
     assert kept.data_ptr() != new.data_ptr()  # a meter keeps losses for some steps
-
-
-def test_random_numbers_are_said_once(
-    stand_ins: Generator, configured: Compose, spec: DataSpec, caplog: pytest.LogCaptureFixture
-) -> None:
-    stand_ins.drawn = 4
-    trained(made(GraphedBlock, "dgl", UpdateOptions(), configured, spec), ORDINARY_STEPS + 2)
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("block 0 (up to layer1.0) draws random numbers in a CUDA graph, as dropout does")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ once. The optimizer's few kernels stay outside, since the learning rate is the h
 """
 
 import gc
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,8 +20,6 @@ from trainer.packet import Packet, Tag
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
 ORDINARY_STEPS = 3
 """Steps done kernel by kernel before the first graph: they load kernels and choose algorithms, which a graph can't."""
 
@@ -34,6 +31,11 @@ class Recorded:
     graph: torch.cuda.CUDAGraph
     result: Any
 
+    def replay(self) -> Any:
+        """Do what was recorded, with the seed that has been set."""
+        self.graph.replay()
+        return self.result
+
 
 class GraphedBlock(Block):
     """A block on a GPU. Python runs its units and its classifier in the first steps, and once more to record them: what
@@ -43,7 +45,7 @@ class GraphedBlock(Block):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As a ``Block``."""
         super().__init__(*arguments, **options)
-        self._steps, self._recording, self._warned = 0, False, False
+        self._steps, self._recording = 0, False
         self._forward: Recorded | None = None
         self._backward: Recorded | None = None
         self._pool = torch.cuda.graph_pool_handle()
@@ -65,7 +67,7 @@ class GraphedBlock(Block):
         if self._forward is None:
             self._forward = self._record(lambda: super(GraphedBlock, self).forward(incoming))
         self._seed(packet.tag, next(iter(self.units)))
-        made: Output = self._replay(self._forward)
+        made: Output = self._forward.replay()
         return Output(packet.tag, {**packet.fields, "x": made["x"]}, incoming=incoming, features=made.features)
 
     def differentiate(self, output: Output) -> LossOutput:
@@ -78,7 +80,7 @@ class GraphedBlock(Block):
             parameters = self.update.parameters.values()
             self._gradients = {value: value.grad for value in parameters if value.grad is not None}
         self._seed(output.tag, f"{CLASSIFIERS}.{self.cut}")
-        result: LossOutput = self._replay(self._backward)
+        result: LossOutput = self._backward.replay()
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
         terms = {name: term.clone() for name, term in result.terms.items()}
@@ -105,18 +107,6 @@ class GraphedBlock(Block):
             self._recording = False
         torch.cuda.synchronize(self.device)  # the recording has set seeds on a stream of its own
         return Recorded(graph, result)
-
-    def _replay(self, recorded: Recorded) -> Any:
-        """Do what was recorded, with the seed that has been set."""
-        recorded.graph.replay()
-        if not self._warned and torch.cuda.default_generators[self.device.index or 0].get_offset():
-            self._warned = True
-            log.warning(
-                "block %d (up to %s) draws random numbers in a CUDA graph, as dropout does: whether another number of "
-                "ranks would draw the same is not known",
-                self.index, self.cut,
-            )  # fmt: skip
-        return recorded.result
 
     def _seed(self, tag: Tag, *unit: str | int) -> None:
         """Seed before the first unit and before the classifier, and outside of a graph, which holds no seed."""

@@ -27,6 +27,11 @@ def test_on_the_cpu_nothing_is_waited_for() -> None:
     assert copy.ready() and copy.wait(timedelta(0)).tolist() == [0, 1, 2]
 
 
+def test_on_the_cpu_what_is_final_is_not_copied() -> None:
+    values = torch.arange(3)
+    assert HostCopy(values, final=True).wait().data_ptr() == values.data_ptr()
+
+
 def test_a_device_that_does_not_get_there_is_given_up() -> None:
     with pytest.raises(TimeoutError):
         Pending().wait(timedelta(milliseconds=10))

@@ -61,3 +61,9 @@ def test_two_fields_of_one_name_are_refused() -> None:
 
 def test_the_header_holds_the_tag_and_the_end_of_the_run() -> None:
     assert header(Tag(Kind.TEST, 7, 3), last_step=12, evaluate=False).tolist() == [1, 7, 3, 12, 0, 0, 0, 0]
+
+
+def test_a_full_batch_is_no_slice_of_itself() -> None:
+    batch = torch.arange(6).view(3, 2)
+    assert Tag(Kind.TRAIN, 1, 3).valid(batch) is batch
+    assert Tag(Kind.TEST, 1, 2).valid(batch).tolist() == [[0, 1], [2, 3]]

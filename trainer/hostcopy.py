@@ -64,13 +64,14 @@ class HostCopy:
     on the CPU it is there at once. Make it on the training thread, read it wherever convenient.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, final: bool = False) -> None:
+        """``final`` says that nobody will write to ``tensor`` any more: then one on the CPU needs no copy."""
         tensor = tensor.detach()
         if tensor.is_cuda:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
         else:
-            self._host = tensor.clone()
+            self._host = tensor if final else tensor.clone()
         self._copied = DeviceEvent(tensor.device)
 
     def ready(self) -> bool:

@@ -40,8 +40,10 @@ class LossWatch:
         self._skipped = 0
 
     def add(self, loss: Tensor, step: int, good: Tensor | None = None) -> None:
-        """Watch the scalar ``loss`` of step number ``step``; ``good`` is False where its gradient was not finite."""
-        self._losses.append((step, HostCopy(loss if good is None else torch.where(good, loss, math.nan))))
+        """Watch the scalar ``loss`` of step number ``step``, which nobody writes to any more; ``good`` is False where
+        its gradient was not finite."""
+        watched = loss if good is None else torch.where(good, loss, math.nan)
+        self._losses.append((step, HostCopy(watched, final=True)))
         self.check(LOSS_LAG)
 
     def check(self, lag: int = 0) -> None:

@@ -38,6 +38,10 @@ class Tag:
     step: int
     count: int
 
+    def valid(self, batch: Tensor) -> Tensor:
+        """The valid samples of ``(N, ...)``. Where all are, ``batch`` itself: the gradient of a slice is a copy."""
+        return batch if batch.shape[0] == self.count else batch[: self.count]
+
 
 @dataclass(frozen=True)
 class Field:

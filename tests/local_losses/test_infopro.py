@@ -89,7 +89,7 @@ def test_at_label_weight_0_the_early_exit_learns_without_training_the_block(site
     assert classifier.last.weight.grad.abs().sum() > 0
     with_label = features.grad.clone()
     features.grad = None
-    classifier._reconstruction(features, given, 8).backward()
+    classifier._reconstruction(features, given).backward()
     assert torch.equal(with_label, features.grad)
 
 

@@ -49,7 +49,7 @@ class ImageSource:
         self._augment, self._mix, self._plan, self._seed = augment, mix, plan, seed
         self._spec, self._device = spec, device
         self._normalize = Normalizer(spec, device)
-        self._order = (0, torch.empty(0))
+        self._order = (0, torch.empty(0), 0)
         self._mine = plan.share.of(plan.whole_batch_size)
 
     def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
@@ -73,10 +73,14 @@ class ImageSource:
                 images = augmentation(images, generator(self._seed, "augment", number, tag.step))
             for number, mix in enumerate(self._mix):
                 images, labels = mix(images, labels, generator(self._seed, "mix", number, tag.step))
-            images, labels = images[self._mine], labels[self._mine]
+            images, labels = self._share(images), self._share(labels)
         images = images.contiguous(memory_format=torch.channels_last)
         news = to_device(header(tag, self._plan.early_end, self._plan.evaluate), self._device)
         return Packet(tag, {"header": news, "x": self._normalize(images), "label": labels, "image": images})
+
+    def _share(self, whole: Tensor) -> Tensor:
+        """This replica's part of a whole batch."""
+        return whole if self._plan.batch_size == self._plan.whole_batch_size else whole[self._mine]
 
     def _in_whole_batch(self, share: Tensor) -> Tensor:
         """A tensor of this replica's images, or of their labels, at their places in the whole batch, which has nothing
@@ -97,8 +101,8 @@ class ImageSource:
         size = self._plan.whole_batch_size
         epoch, position = divmod(tag.step - 1, self._plan.steps_per_epoch)
         if self._order[0] != epoch + 1:
-            self._order = (epoch + 1, torch.randperm(split, generator=generator(self._seed, "order", epoch + 1)))
-        places = self._order[1][position * size : (position + 1) * size]
-        if not self._mix:
-            places = places[self._mine]
-        return Pick(tag.kind, places, derive(self._seed, "read", epoch + 1))
+            order = torch.randperm(split, generator=generator(self._seed, "order", epoch + 1))
+            self._order = (epoch + 1, order, derive(self._seed, "read", epoch + 1))
+        _, order, draw = self._order
+        places = order[position * size : (position + 1) * size]
+        return Pick(tag.kind, places if self._mix else self._share(places), draw)

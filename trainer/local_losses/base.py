@@ -96,9 +96,8 @@ class LocalClassifier(nn.Module):
     def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """The loss of features ``(N, ...)`` that the block made of ``packet``, whose ``x`` is the block's input; the
         mean over the packet's valid samples."""
-        count = packet.tag.count
-        logits = self(features)[:count]
-        return LossOutput(F.cross_entropy(logits.float(), packet["label"][:count]), logits)
+        logits = packet.tag.valid(self(features))
+        return LossOutput(F.cross_entropy(logits.float(), packet.tag.valid(packet["label"])), logits)
 
 
 class ModelOutput(LocalClassifier):

@@ -61,10 +61,9 @@ class DeInfoRegClassifier(LocalClassifier):
 
     def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """The three terms and the cross-entropy."""
-        count = packet.tag.count
-        projected = self.project(features[:count])
+        projected = self.project(packet.tag.valid(features))
         logits = self.classify(projected)
-        label = probabilities(packet["label"][:count], logits.shape[1])
+        label = probabilities(packet.tag.valid(packet["label"]), logits.shape[1])
         z = F.normalize(projected.float(), dim=1)
         terms = {
             "variance": variance_term(z),

@@ -65,13 +65,12 @@ class InfoProClassifier(LocalClassifier):
 
     def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """Weighted reconstruction and label terms."""
-        count = packet.tag.count
-        features = features[:count]
+        features = packet.tag.valid(features)
         # At weight 0 the early exit still learns, from features that it can't change.
         weight, seen = (self.label_weight, features) if self.label_weight else (1.0, features.detach())
         hidden = self.trunk(seen)
         logits = self.last(hidden if self.embed is None else hidden.detach())
-        label = probabilities(packet["label"][:count], logits.shape[1])
+        label = probabilities(packet.tag.valid(packet["label"]), logits.shape[1])
         entropy = F.cross_entropy(logits.float(), label)
         if self.embed is None:
             terms = {"label": entropy}
@@ -80,17 +79,17 @@ class InfoProClassifier(LocalClassifier):
             terms = {"label": supervised_contrast(self.embed(hidden), label), "exit": entropy}
             loss = weight * terms["label"] + entropy
         if self.decoder is not None:
-            terms["reconstruction"] = self._reconstruction(features, packet, count)
+            terms["reconstruction"] = self._reconstruction(features, packet)
             loss = loss + self.reconstruction_weight * terms["reconstruction"]
         return LossOutput(loss, logits, terms)
 
-    def _reconstruction(self, features: Tensor, packet: Packet, count: int) -> Tensor:
+    def _reconstruction(self, features: Tensor, packet: Packet) -> Tensor:
         """Binary cross-entropy against the image's pixels in 0..1, or squared error against the block's input."""
         assert self.decoder is not None
         decoded = self.decoder(features).float()
         if self.from_image:
-            return F.binary_cross_entropy_with_logits(decoded, packet["image"][:count].float() / 255)
-        return F.mse_loss(decoded, packet["x"][:count].detach().float())
+            return F.binary_cross_entropy_with_logits(decoded, packet.tag.valid(packet["image"]).float() / 255)
+        return F.mse_loss(decoded, packet.tag.valid(packet["x"]).detach().float())
 
 
 class InfoPro(LocalLoss):

@@ -54,10 +54,9 @@ class PredSimClassifier(LocalClassifier):
 
     def compute_loss(self, features: Tensor, packet: Packet) -> LossOutput:
         """Cross-entropy and similarity matching."""
-        count = packet.tag.count
-        features = features[:count]
+        features = packet.tag.valid(features)
         logits = self(features)
-        label = probabilities(packet["label"][:count], logits.shape[1])
+        label = probabilities(packet.tag.valid(packet["label"]), logits.shape[1])
         prediction = F.cross_entropy(logits.float(), label)
         matching = similarity_loss(spread(self.match(features)), label)
         loss = (1 - self.beta) * prediction + self.beta * matching

@@ -82,6 +82,18 @@ def test_the_time_to_an_accuracy_is_at_the_steady_speed(comparison: Any) -> None
     assert report._time_to(result(200.0, 0.6, 0.8), 0.9, 64) == ""
 
 
+def test_a_time_that_no_run_has_is_no_column(comparison: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = importlib.import_module("comparison_report")
+    monkeypatch.setattr(report, "_bytes_an_image", lambda *arguments: 0.0)  # these jobs left no folder
+    reached, never = (
+        report._table(comparison, argparse.Namespace(accuracy=accuracy, batch_size=64)) for accuracy in (0.9, 0.99)
+    )
+    assert "| s to 90 % |" in reached[0] and reached[2].endswith("| 0.250 | 9.6 |")
+    assert "s to" not in never[0] and never[2].endswith("| 0.250 |")
+    assert never[-1].startswith("No run reached a test accuracy of 99 %")
+    assert all(row.count("|") == table[0].count("|") for table in (reached, never[:-2]) for row in table)
+
+
 def test_every_schedule_has_a_row(comparison: Any) -> None:
     report = importlib.import_module("comparison_report")
     comparison.tried.extend([("gpipe", 2, 99.6), ("gpipe", 4, 120.0), ("1f1b", 4, 130.0)])

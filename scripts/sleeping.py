@@ -11,6 +11,22 @@ from torch import Tensor, nn
 from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
 
 
+class _Sleep(torch.autograd.Function):
+    """Hands a tensor on as if a weight had a part in it; sleeps forward, and backward as long as gradients of weights
+    take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
+        ctx.seconds = backward_seconds
+        time.sleep(forward_seconds)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        time.sleep(ctx.seconds)
+        return None, gradients[0].new_zeros(1), None, None
+
+
 class _Forward(torch.autograd.Function):
     """Hands a tensor on; sleeps forward, and backward as long as gradients of inputs take."""
 
@@ -67,14 +83,15 @@ class _Columns(torch.autograd.Function):
 
 
 @functools.cache
-def _zeros(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
 class Sleeper(nn.Module):
     """A unit that takes ``forward_seconds`` and ``backward_seconds`` for ``whole_batch`` images: ``(N, ...)`` to
-    ``(N, width)``. Half of the backward is for inputs and half for weights; where no input needs a gradient, all of it
-    is for weights, so that it always takes as long. It computes nothing: that would be what many ranks fight for."""
+    ``(N, width)``, images to zeros and all else as it is. Half of the backward is for inputs and half for weights;
+    where no input needs a gradient, all of it is for weights, so that it always takes as long. It computes nothing:
+    that would be what many ranks fight for."""
 
     def __init__(self, forward_seconds: float, backward_seconds: float, whole_batch: int, width: int) -> None:
         super().__init__()
@@ -87,11 +104,12 @@ class Sleeper(nn.Module):
         forward_seconds, backward_seconds = (share * seconds for seconds in self._seconds)
         if not self.training:
             forward_seconds = 0.0
-        for_inputs = backward_seconds / 2 if x.requires_grad else 0.0
-        if x.dim() > 2:
-            x = x.flatten(1)[:, :1].expand(-1, self._width).contiguous()
-        x = _Forward.apply(x, forward_seconds, for_inputs)
-        return _Weigh.apply(x, _Weight.apply(self.weight, backward_seconds - for_inputs))
+        if not x.requires_grad:
+            packet = _zeros((len(x), self._width), torch.float32, x.device) if x.dim() > 2 else x
+            return _Sleep.apply(packet, self.weight, forward_seconds, backward_seconds)
+        # In parts, of which a schedule that splits the backward runs some now and some later.
+        half = backward_seconds / 2
+        return _Weigh.apply(_Forward.apply(x, forward_seconds, half), _Weight.apply(self.weight, half))
 
 
 class Glance(nn.Linear):

@@ -64,7 +64,7 @@ def accuracies(run: FinishedRun, device: str, batch_size: int | None = None, tru
     for batch, labels in images.batches(picks):
         with autocast(torch.device(device), DTYPES[run.config["precision"]]):
             exits = network.exits(network.spec.normalize(batch.to(device)))
-        right += torch.stack([correct(logits, labels.to(device)) for logits in exits]).cpu()
+        right += torch.stack([correct(logits, labels.to(device)).sum() for logits in exits]).cpu()
     return (right / count).tolist()
 
 

@@ -65,8 +65,8 @@ class HostCopy:
     """
 
     def __init__(self, tensor: Tensor, final: bool = False) -> None:
-        """``final`` says that nobody will write to ``tensor`` any more: then one on the CPU needs no copy."""
-        tensor = tensor.detach()
+        """``tensor`` has no graph. ``final`` says that nobody will write to it any more: then one on the CPU needs no
+        copy."""
         if tensor.is_cuda:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)

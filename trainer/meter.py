@@ -38,7 +38,7 @@ class Meter:
         self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
         self._window, self._pass = self._sums
         self._one = torch.ones((), device=device)
-        self._held: list[tuple[int, list[Tensor]]] = []
+        self._held: list[tuple[Tensor, list[Tensor]]] = []
 
     @property
     def sums(self) -> Tensor:
@@ -56,13 +56,14 @@ class Meter:
                 f"terms names {', '.join(self.terms) or 'none'}; they must be the same"
             )
         count = len(result.logits)
-        right = correct(result.logits, label[:count])
-        numbers = [result.loss, right, self._one, *(result.terms[term] for term in self.terms)]
+        right = correct(result.logits, label if len(label) == count else label[:count])
+        numbers = [result.loss, self._one, *(result.terms[term] for term in self.terms)]
         if any(number.dim() for number in numbers):
             raise SettingError("the local loss gives a loss or a term that is no scalar; take its mean")
         if good is not None:
+            right = right & good
             numbers = [torch.where(good, number, 0) for number in numbers]
-        self._held.append((count, numbers))
+        self._held.append((right, numbers))
         if len(self._held) == HELD_BATCHES:
             self._sum_up()
 
@@ -84,12 +85,10 @@ class Meter:
         """Add the held batches to the window: the right answers as they are, means as often as there are samples."""
         if not self._held:
             return
-        counts, numbers = zip(*self._held, strict=True)
+        right, numbers = zip(*self._held, strict=True)
         self._held = []
         device = self._sums.device
-        by_batch = torch.stack([torch.stack(column).to(device).double() for column in zip(*numbers, strict=True)])
-        samples = to_device(torch.tensor(counts, dtype=torch.float64), device)
-        right = self._names.index(RIGHT)
-        self._window[right] += by_batch[right].sum()
-        by_batch[right] = 0
-        self._window += (by_batch * samples).sum(1)
+        means = torch.stack([torch.stack(column).to(device).double() for column in zip(*numbers, strict=True)])
+        samples = to_device(torch.tensor([len(answers) for answers in right], dtype=torch.float64), device)
+        sums = (means * samples).sum(1)
+        self._window += torch.cat((sums[:1], torch.cat(right).count_nonzero()[None], sums[1:]))

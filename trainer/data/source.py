@@ -49,7 +49,7 @@ class ImageSource:
         self._augment, self._mix, self._plan, self._seed = augment, mix, plan, seed
         self._spec, self._device = spec, device
         self._normalize = Normalizer(spec, device)
-        self._order = (0, torch.empty(0), 0)
+        self._order: tuple[int, Sequence[Tensor], int] = (0, (), 0)
         self._mine = plan.share.of(plan.whole_batch_size)
 
     def packets(self, tags: Iterable[Tag]) -> Iterator[Packet]:
@@ -98,11 +98,11 @@ class ImageSource:
         if tag.kind is Kind.TEST:
             begin = self._plan.tested.start + (tag.step - 1) * self._plan.batch_size
             return Pick(tag.kind, torch.arange(begin, begin + self._plan.batch_size) % split)
-        size = self._plan.whole_batch_size
         epoch, position = divmod(tag.step - 1, self._plan.steps_per_epoch)
         if self._order[0] != epoch + 1:
             order = torch.randperm(split, generator=generator(self._seed, "order", epoch + 1))
-            self._order = (epoch + 1, order, derive(self._seed, "read", epoch + 1))
-        _, order, draw = self._order
-        places = order[position * size : (position + 1) * size]
+            batches = order.split(self._plan.whole_batch_size)
+            self._order = (epoch + 1, batches, derive(self._seed, "read", epoch + 1))
+        _, batches, draw = self._order
+        places = batches[position]
         return Pick(tag.kind, places if self._mix else self._share(places), draw)

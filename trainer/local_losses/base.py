@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -176,7 +175,7 @@ def probabilities(label: Tensor, num_classes: int) -> Tensor:
 
 
 def correct(logits: Tensor, label: Tensor) -> Tensor:
-    """How many of ``logits`` ``(N, classes)`` have their maximum at ``label``: class indices ``(N,)``, or class
-    probabilities ``(N, classes)``, of which the largest counts."""
+    """Which of ``logits`` ``(N, classes)`` have their maximum at ``label``, boolean ``(N,)``. Labels are class indices
+    ``(N,)``, or class probabilities ``(N, classes)``, of which the largest counts."""
     target = label if label.dim() == 1 else label.argmax(1)
-    return torch.count_nonzero(logits.argmax(1) == target)
+    return logits.argmax(1) == target

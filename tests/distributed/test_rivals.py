@@ -69,8 +69,9 @@ def test_copies_and_every_schedule_give_the_weights_of_one_process(
 
 
 def test_three_copies_go_on_as_if_they_had_not_stopped(forked: Job, tmp_path: Path) -> None:
-    """Where the order of a sum over the ranks matters."""
-    common, rivals = ("--multirun", *TINY, *VIT, "batch_size=9"), "engine=backprop,ddp_local"
+    """Where the order of a sum over the ranks matters, and in the middle of an update."""
+    parts = ("batch_size=9", "update.accumulate=3")
+    common, rivals = ("--multirun", *TINY, *VIT, *parts), "engine=backprop,ddp_local"
     assert forked(3, tmp_path, *common, "max_steps=2,null", rivals, "hydra.sweep.dir=all").status == 0
     again = "resume='all/${hydra:job.num}'"
     assert forked(3, tmp_path, *common, rivals, again, "hydra.sweep.dir=again").status == 0

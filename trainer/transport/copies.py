@@ -37,10 +37,14 @@ class Copies(Generic[Made]):
     def _lay_out(self) -> None:
         """Let the first backward be one of nothing, after which DistributedDataParallel lays out for good where in its
         messages a gradient goes. How a sum over three ranks or more is rounded depends on that, and a run that goes on
-        must not have another layout in its first step than one that was never stopped."""
-        self._averaging(None).backward()
-        for parameter in self._averaging.parameters():
+        must not have another layout in its first step than one that was never stopped. Gradients that a checkpoint has
+        left, from the middle of an update, stay as they are."""
+        left = [(parameter, parameter.grad) for parameter in self._averaging.parameters()]
+        for parameter, _ in left:
             parameter.grad = None
+        self._averaging(None).backward()
+        for parameter, gradient in left:
+            parameter.grad = gradient
 
     def forward(self, packet: Packet) -> Made:
         """``forward`` on this rank's share of a batch, after whose backward the gradients are the copies' mean."""

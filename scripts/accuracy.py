@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         at_once.shutdown(cancel_futures=True)
-    options.report.parent.mkdir(exist_ok=True)
+    options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(report(curves, options))
     plot(curves, options.report.with_suffix(".png"))
     return 0
@@ -105,7 +105,7 @@ def report(curves: Curves, options: argparse.Namespace) -> str:
         "",
         f"{', '.join(filter(None, [*what, f'on `{options.data.name}`', seeds, cut]))}; end-to-end "
         "training is the same with one block. Settings that the command does not name are the defaults or the "
-        "recipe's; none was tuned here. The best epoch is chosen on the test set, so the last one is what "
+        "recipe's. The best epoch is chosen on the test set, so the last one is what "
         "counts. "
         f"{_doubt(curves, options.data)}",
         "",

@@ -83,6 +83,7 @@ SETTINGS = {
     "dataset.std=[1,1,0]": "dataset.std=[1, 1, 0] must be above 0",
     "dataset.augment=[{_target_: no.such}]": "dataset.augment[0]._target_=no.such can't be imported",
     "dataset.rand_augment=-1": "dataset.rand_augment=-1 must be at least 0",
+    "dataset.random_erasing=2": "dataset.random_erasing=2 must lie between 0 and 1",
     "dataset.augment=[{_target_: trainer.data.augment.RandomErasing, probability: 1, area: [0.5]}]":
         "area=[0.5], aspect=0.3 of RandomErasing must be two rising shares of at most 1, and above 0",
     "dataset.augment=[flip]": "dataset.augment[0] has no _target_; name a class as dataset.augment[0]._target_",
@@ -132,6 +133,8 @@ OTHER = {
     ("engine=ppll", "engine.queue_depth=0", "partition.blocks=2"): "engine.queue_depth=0 must be at least 1",
     ("tracker=wandb", "tracker.mode=loud", "partition.blocks=2"): "tracker.mode=loud is unknown; it is auto, online",
     ("local_loss=dgl", "local_loss.hidden_layers=-1"): "local_loss.hidden_layers=-1 must be at least 0",
+    ("local_loss=man", "local_loss@local_loss.base=dgl", "local_loss.base.hidden_layers=-1"):
+        "local_loss.base.hidden_layers=-1 must be at least 0",
     ("local_loss=dgl", "batch_size=1"): "batch_size=1 gives one image at a time, which is too few for the batch",
     ("local_loss=man", "local_loss.base=infopro"): "local_loss.base=infopro is no local loss; choose one of the ",
     ("local_loss=man", "local_loss.base=null"): "local_loss.base=null is no local loss; choose one of the fi",
@@ -139,7 +142,7 @@ OTHER = {
     ("optimizer=adam", "optimizer.betas=[0.9]"): "optimizer: torch.optim.Adam refuses these settings: ",
     ("optimizer._target_=torch.optim.LBFGS", *NO_SGD): "optimizer._target_=torch.optim.lbfgs.LBFGS can't step with gra",
     ("partition=profiled", "partition.repeats=0"): "partition.repeats=0 must be at least 1",
-    ("dataset.channels=2", "dataset.rand_augment=1", "dry_run=true"): "dataset.rand_augment distorts images with 1 or",
+    ("dataset.channels=2", "dataset.rand_augment=1", "dry_run=true"): "RandAugment distorts images with 1 or",
     ("partition.cpu.gflops=0",): "partition.cpu.gflops=0 must be above 0",
     ("partition.cpu=5",): "partition.cpu=5 must be names with values",
     ("partition.cuda=null",): "partition.cuda=null must be names with values",

@@ -8,7 +8,7 @@ from trainer.building import build
 from trainer.data.augment import Augmentation, RandAugment, RandomErasing
 from trainer.data.images import DataSpec, Dataset, Pictures
 from trainer.data.mix import Mix, mixes
-from trainer.errors import at_least
+from trainer.errors import at_least, check_share
 from trainer.network import Network, Telling, find_alone
 from trainer.units import build_model
 
@@ -47,6 +47,7 @@ def data_spec(dataset: Mapping[str, Any], images: Pictures) -> DataSpec:
 def augmentations(dataset: Mapping[str, Any], trust: bool = True) -> list[Augmentation]:
     """The augmentations of the training images, in order."""
     at_least(0, {"dataset.rand_augment": dataset.get("rand_augment")})
+    check_share("dataset.random_erasing", dataset.get("random_erasing") or 0)
     nodes = enumerate(dataset.get("augment") or [])
     wanted: list[Augmentation] = [build(f"dataset.augment[{i}]", node, trust=trust) for i, node in nodes]
     if dataset.get("rand_augment"):

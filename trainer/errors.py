@@ -23,6 +23,18 @@ def at_least(least: float, settings: Mapping[str, float | None]) -> None:
             raise SettingError(f"{name}={value} must be at least {least}")
 
 
+def check_share(name: str, share: float) -> None:
+    """Raise ``SettingError`` unless a share lies between 0 and 1."""
+    if not 0 <= share <= 1:
+        raise SettingError(f"{name}={share} must lie between 0 and 1")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raise ``SettingError`` unless a rate is at least 0 and below 1."""
+    if not 0 <= rate < 1:
+        raise SettingError(f"{name}={rate} must be at least 0 and below 1")
+
+
 class NonFiniteLossError(TrainerError):
     """A local loss became NaN or infinite."""
 
@@ -47,9 +59,3 @@ class StoppedError(TrainerError):
         )
         error.exit_status = 128 + (number or signal.SIGTERM)
         return error
-
-
-def check_rate(name: str, rate: float) -> None:
-    """Raise ``SettingError`` unless a rate is at least 0 and below 1."""
-    if not 0 <= rate < 1:
-        raise SettingError(f"{name}={rate} must be at least 0 and below 1")

@@ -4,7 +4,7 @@ theirs."""
 import math
 from typing import Protocol
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import SettingError, at_least, check_share
 
 
 class Schedule(Protocol):
@@ -27,8 +27,7 @@ class Cosine:
     def __init__(self, warmup_epochs: float = 0.0, warmup_start: float = 0.01, by_epoch: bool = False) -> None:
         """The warm-up takes ``warmup_epochs`` epochs and begins at ``warmup_start`` times the base rate."""
         at_least(0, {"scheduler.warmup_epochs": warmup_epochs})
-        if not 0 <= warmup_start <= 1:
-            raise SettingError(f"scheduler.warmup_start={warmup_start} must lie between 0 and 1")
+        check_share("scheduler.warmup_start", warmup_start)
         self.warmup_epochs, self.warmup_start, self.by_epoch = warmup_epochs, warmup_start, by_epoch
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -69,8 +68,7 @@ class OneCycle:
         if not 0 < rise < 1:
             raise SettingError(f"scheduler.rise={rise} must lie between 0 and 1")
         for name, value in (("start", start), ("end", end)):
-            if not 0 <= value <= 1:
-                raise SettingError(f"scheduler.{name}={value} must lie between 0 and 1")
+            check_share(f"scheduler.{name}", value)
         self.rise, self.start, self.end = rise, start, end
 
     def __call__(self, epoch: float, epochs: int) -> float:

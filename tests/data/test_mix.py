@@ -131,7 +131,7 @@ def test_validation_images_take_the_place_of_the_test_images(configured):
         (lambda: MixUp(-0.2), "dataset.mixup=-0.2"),
         (lambda: CutMix(-1), "dataset.cutmix=-1"),
         (lambda: LabelSmoothing(1.0), "dataset.label_smoothing=1.0"),
-        (lambda: RandomErasing(1.5), "dataset.random_erasing=1.5"),
+        (lambda: RandomErasing(1.5), "probability=1.5 of RandomErasing"),
         (lambda: RandAugment(0), "operations=0"),
     ],
 )

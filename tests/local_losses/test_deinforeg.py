@@ -14,15 +14,16 @@ def test_it_learns_maps_tokens_and_vectors(check_loss):
 
 
 def test_variance_term_by_hand():
-    # Deviations 3, 0 (0.01 with the epsilon) and 0.5 fall short of 1 by 0, 0.99 and 0.5, over 3 columns and 2 rows.
+    # Variances 18, 0 and 0.5; the last two deviations fall short of 1 by 1 and 0.293, over 3 columns and 2 rows.
     z = torch.tensor([[-3.0, 5.0, 0.5], [3.0, 5.0, -0.5]])
-    assert variance_term(z).item() == pytest.approx((0.99 + 0.5) / 3 / 2, rel=1e-3)
+    assert variance_term(z).item() == pytest.approx((1 + 1 - 0.5**0.5) / 3 / 2, rel=1e-3)
+    assert variance_term(z[:1]).item() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_covariance_term_by_hand():
-    # Centered columns (-1, 1), (-2, 2), (0, 0): their covariances are 4, 0, 0, each counted twice, over 3 columns.
+    # Centered columns (-1, 1), (-2, 2), (0, 0): their covariances are 2, 0, 0, each counted twice, over 3 columns.
     z = torch.tensor([[0.0, 1.0, 7.0], [2.0, 5.0, 7.0]])
-    assert covariance_term(z).item() == pytest.approx(2 * 4.0**2 / 3)
+    assert covariance_term(z).item() == pytest.approx(2 * 2.0**2 / 3)
 
 
 def test_loss_is_the_sum(site, packet):

@@ -151,7 +151,7 @@ def test_patch_grid():
     assert patch_grid(64, 32, 32) == (4, 8, 8)
     assert patch_grid(197, 224, 224) == (16, 14, 14)
     assert patch_grid(32, 32, 64) == (8, 4, 8)
-    with pytest.raises(SettingError, match="50 tokens.*32x32 pixels; cut elsewhere, or set local_loss"):
+    with pytest.raises(SettingError, match="50 tokens.*32x32 pixels; cut elsewhere, or let it"):
         patch_grid(50, 32, 32)
 
 

@@ -116,6 +116,36 @@ def test_operations_between_units_work_out_of_place():
     torch.testing.assert_close(x, expected)
 
 
+class Scaled(nn.Module):
+    """A layer that takes a number beside the tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x, scale=1.0):
+        return scale * self.linear(x)
+
+
+class CalledByName(nn.Module):
+    """Children that are called with more than what comes in."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.join = Scaled(), Scaled(), nn.Bilinear(4, 4, 3)
+
+    def forward(self, x):
+        x = self.second(self.first(x, scale=0.5), scale=3.0)
+        return self.join(x, input2=x)
+
+
+def test_a_child_is_called_with_all_that_it_is_given():
+    whole = CalledByName()
+    model, x = cut_up(copy.deepcopy(whole), "it"), torch.randn(2, 4)
+    assert list(units_of(model)) == ["first", "second", "join"]
+    assert torch.equal(model(x), whole(x))
+
+
 class OwnParameter(nn.Module):
     """A parameter beside the children, like a class token."""
 

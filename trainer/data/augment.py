@@ -72,9 +72,7 @@ class RandAugment:
     def __call__(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """uint8 ``(N, C, H, W)`` to the same shape. Raises ``SettingError`` for other than 1 or 3 channels."""
         if images.shape[1] not in (1, 3):
-            raise SettingError(
-                f"dataset.rand_augment distorts images with 1 or 3 channels, and these have {images.shape[1]}"
-            )
+            raise SettingError(f"RandAugment distorts images with 1 or 3 channels, and these have {images.shape[1]}")
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.set_state(draw.get_state())
             return torch.stack([self._distort(image) for image in images])
@@ -87,7 +85,7 @@ class RandomErasing:
         """``probability`` that an image is changed; the rectangle has a share of the image's ``area`` between the two
         given, and sides whose ratio is between ``aspect`` and its inverse."""
         if not 0 <= probability <= 1:
-            raise SettingError(f"dataset.random_erasing={probability} must lie between 0 and 1")
+            raise SettingError(f"probability={probability} of RandomErasing must lie between 0 and 1")
         if len(area) != 2 or not 0 < area[0] <= area[1] <= 1 or not aspect > 0:
             raise SettingError(
                 f"area={list(area)}, aspect={aspect} of RandomErasing must be two rising shares of at most 1, and "

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.errors import SettingError
+from trainer.errors import SettingError, check_rate
 from trainer.hostcopy import to_device
 
 
@@ -75,8 +75,7 @@ class LabelSmoothing:
 
     def __init__(self, share: float) -> None:
         """``share`` is at least 0 and below 1."""
-        if not 0 <= share < 1:
-            raise SettingError(f"dataset.label_smoothing={share} must be at least 0 and below 1")
+        check_rate("dataset.label_smoothing", share)
         self._share = share
 
     def __call__(self, images: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 
 from trainer.data.images import Images, Split, checked
-from trainer.errors import SettingError, at_least
+from trainer.errors import at_least, check_share
 from trainer.seeds import generator
 
 NAMES = ("train", "test")
@@ -19,8 +19,7 @@ class Synthetic:
         at_least(1, {"dataset.train_size": train_size, "dataset.test_size": test_size})
         at_least(1, {"dataset.image_size": image_size, "dataset.channels": channels})
         at_least(2, {"dataset.num_classes": num_classes})
-        if not 0 <= noise <= 1:
-            raise SettingError(f"dataset.noise={noise} must lie between 0 and 1")
+        check_share("dataset.noise", noise)
         self._sizes, self._classes, self._noise = (train_size, test_size), num_classes, noise
         self._shape = (channels, image_size, image_size)
 

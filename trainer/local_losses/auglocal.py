@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from torch import nn
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import SettingError, at_least, check_share
 from trainer.local_losses.base import HeadClassifier, LaterUnit, LocalClassifier, LocalLoss, Site
 from trainer.local_losses.copies import fresh_copy
 from trainer.local_losses.pooling import PoolMap, Windows
@@ -77,8 +77,7 @@ def adapter(features: tuple[int, ...], takes: tuple[int, ...]) -> nn.Module:
         case (channels,), (width,):
             return nn.Linear(channels, width)
     raise SettingError(
-        f"local_loss=auglocal can't adapt features of shape {features} to a later layer that takes {takes}; cut "
-        f"elsewhere"
+        f"AugLocal can't adapt features of shape {features} to a later layer that takes {takes}; cut elsewhere"
     )
 
 
@@ -120,8 +119,7 @@ class AugLocal(LocalLoss):
         """The head has ``depth`` copied layers at the first cut and ``depth - taper (depth - 1)`` at the last, linear
         in between and rounded; ``taper`` is from 0 to 1."""
         at_least(1, {"local_loss.depth": depth})
-        if not 0 <= taper <= 1:
-            raise SettingError(f"local_loss.taper={taper} must lie between 0 and 1")
+        check_share("local_loss.taper", taper)
         self._depth, self._taper = depth, taper
 
     def classifier(self, site: Site) -> LocalClassifier:

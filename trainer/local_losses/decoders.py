@@ -62,8 +62,8 @@ def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int, int]:
         if height % patch == 0 and width % patch == 0 and 0 <= tokens - rows * columns <= 2:
             return patch, rows, columns
     raise SettingError(
-        f"local_loss=infopro has no decoder for {tokens} tokens, which are no square patches of {height}x{width} "
-        f"pixels; cut elsewhere, or set local_loss.reconstruct=input where it is image"
+        f"InfoPro has no decoder for {tokens} tokens, which are no square patches of {height}x{width} pixels; cut "
+        f"elsewhere, or let it reconstruct the input where it reconstructs the image"
     )
 
 
@@ -79,6 +79,4 @@ def decoder(features: tuple[int, ...], target: tuple[int, ...]) -> nn.Module:
             return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out_width))
         case (width,), _:
             return nn.Sequential(nn.Linear(width, math.prod(target)), nn.Unflatten(1, torch.Size(target)))
-    raise SettingError(
-        f"local_loss=infopro has no decoder from features of shape {features} to shape {target}; cut elsewhere"
-    )
+    raise SettingError(f"InfoPro has no decoder from features of shape {features} to shape {target}; cut elsewhere")

@@ -11,21 +11,21 @@ from trainer.local_losses.pooling import flat_pool
 from trainer.local_losses.similarity import gram, similarity_loss
 from trainer.packet import Packet
 
-VARIANCE_EPSILON = 1e-4
+VARIANCE_EPSILON = 1e-7
 """Added to a variance before its root is taken, whose slope at 0 is infinite."""
 
 
 def variance_term(z: Tensor) -> Tensor:
     """How far each column's standard deviation stays below 1, the mean over columns over the number of rows of ``z``
-    ``(N, D)``."""
-    deviation = (z.var(0, correction=0) + VARIANCE_EPSILON).sqrt()
+    ``(N, D)``. One row has a deviation of 0."""
+    deviation = (z.var(0, correction=min(1, len(z) - 1)) + VARIANCE_EPSILON).sqrt()
     return torch.relu(1 - deviation).mean() / len(z)
 
 
 def covariance_term(z: Tensor) -> Tensor:
-    """The sum of the squared covariances of different columns of ``z`` ``(N, D)``, over D."""
+    """The sum of the squared covariances of different columns of ``z`` ``(N, D)``, means over N, over D."""
     centered = z - z.mean(0)
-    covariance = gram(centered.T) / max(len(z) - 1, 1)
+    covariance = gram(centered.T) / len(z)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 

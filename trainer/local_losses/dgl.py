@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import at_least
 from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss, Site
-from trainer.local_losses.pooling import MeanTokens, PoolMap, Windows
+from trainer.local_losses.pooling import MeanTokens, PoolMap, Windows, unknown_features
 
 
 class MapHead(nn.Sequential):
@@ -68,7 +68,4 @@ class DGL(LocalLoss):
                 return HeadClassifier(
                     nn.Sequential(nn.Unflatten(1, (1, width)), TokensHead((1, width), site.num_classes, *self._layers))
                 )
-        raise SettingError(
-            f"local_loss=dgl has no head for features of shape {site.features}; cut where they are maps, tokens "
-            f"or vectors"
-        )
+        raise unknown_features(site.features)

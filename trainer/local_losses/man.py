@@ -4,7 +4,7 @@ the next block's first unit, twice: as a moving average of the real one, and as 
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import SettingError
+from trainer.errors import check_rate
 from trainer.local_losses.base import LaterUnit, LocalClassifier, LocalLoss
 from trainer.local_losses.copies import trainable_copy
 from trainer.local_losses.following import Follower, Following
@@ -37,8 +37,7 @@ class MAN(Following):
         """``momentum`` is the share of the average that outlasts one step, ``learn_scale`` MAN++'s learned balance of
         the two; see ``Following`` for the rest."""
         super().__init__(base, every, lag)
-        if not 0 <= momentum < 1:
-            raise SettingError(f"local_loss.momentum={momentum} must be at least 0 and below 1")
+        check_rate("local_loss.momentum", momentum)
         self._keep, self._learn_scale = momentum**every, learn_scale
 
     def follower(self, unit: LaterUnit, base: LocalClassifier) -> Follower:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.errors import SettingError, at_least
+from trainer.errors import at_least, check_share
 from trainer.local_losses.base import LossOutput, LocalClassifier, LocalLoss, Site, probabilities
 from trainer.local_losses.pooling import flat_pool, unknown_features
 from trainer.local_losses.similarity import similarity_loss
@@ -69,8 +69,7 @@ class PredSim(LocalLoss):
     def __init__(self, beta: float = 0.99, limit: int = 2048) -> None:
         """``beta`` is similarity matching's part of the loss, from 0 to 1; ``limit`` is the number of pooled features
         that the linear classifier sees at most."""
-        if not 0 <= beta <= 1:
-            raise SettingError(f"local_loss.beta={beta} must lie between 0 and 1")
+        check_share("local_loss.beta", beta)
         at_least(1, {"local_loss.limit": limit})
         self._beta, self._limit = beta, limit
 

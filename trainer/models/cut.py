@@ -101,7 +101,8 @@ class _Piece:
     @property
     def is_child(self) -> bool:
         """Whether it is one child of the module, called with what comes in and nothing else."""
-        return len(self.nodes) == 1 and self.nodes[0].op == "call_module" and self.nodes[0].args == (self.entry,)
+        first, *others = self.nodes
+        return not others and first.op == "call_module" and first.args == (self.entry,) and not first.kwargs
 
 
 def _trace(module: nn.Module) -> fx.Graph | str:
@@ -224,10 +225,7 @@ def _not_in_place(node: fx.Node) -> None:
     if node.op == "call_method":
         node.target = _plain(str(node.target), torch.Tensor) or node.target
     elif node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        if getattr(node.target, "__module__", "") == "_operator":
-            name = {"iadd": "add_", "imul": "mul_", "isub": "sub_"}.get(name, "")
-        plain = _plain(name, torch)
+        plain = _plain(getattr(node.target, "__name__", ""), torch)
         node.target = getattr(torch, plain) if plain else node.target
 
 

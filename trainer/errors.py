@@ -55,7 +55,8 @@ class StoppedError(TrainerError):
         """``last_step`` is the last step that was done, ``number`` that of the signal where this rank knows it."""
         name = signal.Signals(number).name if number is not None else "a signal"
         error = cls(
-            f"{name} ended the run after step {last_step}; the same command with the same output_dir goes on from there"
+            f"{name} ended the run after step {last_step}; the same command with the same output_dir goes on from its "
+            f"last checkpoint"
         )
         error.exit_status = 128 + (number or signal.SIGTERM)
         return error

@@ -36,28 +36,28 @@ class LossWatch:
         """``whose`` loss it is and the ``learning_rate`` are for the error."""
         self.skipping = False
         self._whose, self._learning_rate = whose, learning_rate
-        self._losses: deque[tuple[int, HostCopy]] = deque()
+        self._losses: deque[tuple[int, float, HostCopy]] = deque()
         self._skipped = 0
 
     def add(self, loss: Tensor, step: int, good: Tensor | None = None) -> None:
         """Watch the scalar ``loss`` of step number ``step``, which nobody writes to any more; ``good`` is False where
         its gradient was not finite."""
         watched = loss if good is None else torch.where(good, loss, math.nan)
-        self._losses.append((step, HostCopy(watched, final=True)))
+        self._losses.append((step, self._learning_rate(), HostCopy(watched, final=True)))
         self.check(LOSS_LAG)
 
     def check(self, lag: int = 0) -> None:
         """Look at the losses that have arrived, and at all but the last ``lag`` of them in any case. Raises
         ``NonFiniteLossError``, unless bad steps are skipped."""
-        while self._losses and (self._losses[0][1].ready() or len(self._losses) > lag):
-            step, copy = self._losses.popleft()
+        while self._losses and (self._losses[0][-1].ready() or len(self._losses) > lag):
+            step, rate, copy = self._losses.popleft()
             loss = copy.wait().item()
             if math.isfinite(loss):
                 continue
             if not self.skipping:
                 raise NonFiniteLossError(
-                    f"the loss of {self._whose} became {loss} at step {step}, at learning rate "
-                    f"{self._learning_rate():.4g}; a smaller optimizer.lr or a longer scheduler.warmup_epochs may help"
+                    f"the loss of {self._whose} became {loss} at step {step}, at learning rate {rate:.4g}; "
+                    f"a smaller optimizer.lr or a longer scheduler.warmup_epochs may help"
                 )
             self._say_skipped(step)
 
@@ -73,7 +73,7 @@ class LossWatch:
     def unseen(self) -> list[HostCopy]:
         """The losses that have not been looked at, any of which says that its step is not worth keeping if it is not
         finite; none where bad steps are skipped. Any thread may wait for them."""
-        return [] if self.skipping else [copy for _, copy in self._losses]
+        return [] if self.skipping else [copy for *_, copy in self._losses]
 
     def _say_skipped(self, step: int) -> None:
         """Say each skipped step at first, and then only now and then how many there were."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.errors import SettingError, at_least
@@ -86,7 +85,7 @@ class Update:
         self._schedule, self._epochs, self._steps_per_epoch = schedule, epochs, steps_per_epoch
         self._before = 0  # updates before this one
         self._inside_batch = False
-        self._group: dist.ProcessGroup | None = None
+        self._total: Callable[[Tensor], Tensor] | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -104,9 +103,10 @@ class Update:
             for parameter in self.parameters.values():
                 parameter.grad = None
 
-    def clip_together(self, group: dist.ProcessGroup) -> None:
-        """From now on clip by the norm over all ranks of ``group``, each of which has other parameters of one model."""
-        self._group = group
+    def clip_together(self, total: Callable[[Tensor], Tensor]) -> None:
+        """From now on clip by the norm over several ranks, each of which has other parameters of one model; ``total``
+        is the sum of what each of them gives it."""
+        self._total = total
 
     def backward(self, loss: Tensor) -> None:
         """Add a step's share of the gradient of its scalar ``loss``."""
@@ -140,11 +140,7 @@ class Update:
 
     def _whole_norm(self, norm: Tensor) -> Tensor:
         """The norm of the gradient of which this rank has a part with a ``norm``, a scalar."""
-        if self._group is None:
-            return norm
-        square = norm.square()
-        dist.all_reduce(square, group=self._group)
-        return square.sqrt()
+        return norm if self._total is None else self._total(norm.square()).sqrt()
 
     def gradients(self) -> list[Tensor]:
         """The gradients of the last step."""

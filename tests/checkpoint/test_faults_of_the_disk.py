@@ -1,5 +1,6 @@
 """What can't be written costs a warning, never the training."""
 
+import errno
 import os
 import resource
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import trainer.checkpoint.collector
 from tests.command_line import TINY, CommandLine, assert_one_sentence
 from trainer.files import write_whole
 
@@ -77,6 +79,23 @@ def test_checkpoints_that_can_not_be_written(command: CommandLine, tmp_path: Pat
     assert sorted(whole) == ["step-00000008", "step-00000024"]
 
 
+def test_a_folder_that_cant_be_looked_into_costs_no_checkpoint(
+    command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a network's disk does not answer for a moment."""
+
+    def unanswered(checkpoints: Path) -> list[tuple[int, Path]]:
+        if list(checkpoints.glob("*/manifest.json")):
+            raise OSError(errno.EIO, "Input/output error")
+        return []
+
+    monkeypatch.setattr(trainer.checkpoint.collector, "folders", unanswered)
+    outcome = command(*TINY, f"output_dir={tmp_path}")
+    assert outcome.status == 0
+    assert "checkpoints before step 16 could not be removed: Input/output error; training goes on" in outcome.out
+    assert len(list(tmp_path.glob("checkpoints/*/manifest.json"))) == 3
+
+
 def test_a_disk_without_room_for_the_log(command: CommandLine, tmp_path: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
@@ -93,7 +112,7 @@ def test_a_removed_run_directory(command: CommandLine, tmp_path: Path) -> None:
     outcome = command(*TINY, f"output_dir={run}", "epochs=30")
     thread.join()
     assert outcome.status == 0, outcome.err
-    assert all((run / name).is_file() for name in ("model.safetensors", "config.yaml", "partition.json"))
+    assert all((run / name).is_file() for name in ("model.safetensors", "config.yaml", "partition.json", "console.log"))
     assert (run / "checkpoints/step-00000240/manifest.json").is_file()
     assert "was removed while the run writes it" in outcome.out
 

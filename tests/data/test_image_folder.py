@@ -112,7 +112,7 @@ def test_a_run_shows_how_long_it_waited_for_images(folder, command):
     assert done.status == 0, done.err
     *_, epoch, summary = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert 0 < epoch["ranks"][0]["image_wait_seconds"] <= epoch["ranks"][0]["wait_seconds"]
-    assert f"{100 * summary['image_wait']:.1f} % of the first rank's time is waiting for images" in done.out
+    assert f"{100 * summary['image_wait']:.1f} % of a rank's time is waiting for images" in done.out
 
 
 def test_validation_images_are_held_out(folder):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,13 @@ def test_the_log_has_what_the_terminal_shows(tmp_path: Path) -> None:
     console.close(False)
     text = (tmp_path / "console.log").read_text()
     assert text == stream.getvalue()
-    assert text.count("warning: 25.0 % of the first rank's time is waiting for images; more dataset.workers") == 1
+    assert text.count("warning: 25.0 % of a rank's time is waiting for images; more dataset.workers") == 1
     for piece in (
         "how it runs",
         "warning: rank 1: hot",
         "early exit after unit0  50.00 %",
         "best epoch 80.00 %, last epoch 75.00 %",
-        "3.1 % of the first rank's time is waiting for images",
+        "3.1 % of a rank's time is waiting for images",
     ):
         assert piece in text
     assert (
@@ -114,6 +115,21 @@ def test_tables_and_units() -> None:
 )  # fmt: skip
 def test_a_loss_leaves_room_for_its_neighbor(loss: float | None, shown: str) -> None:
     assert short(loss) == shown
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_terminal_with_a_live_view_that_has_gone_ends_nothing(tmp_path: Path) -> None:
+    """What redraws the view, a thread, ends; nothing else does."""
+    terminal, end = os.openpty()
+    with open(end, "w") as stream:
+        console = Console(tmp_path / "console.log", stream)
+        console.start(facts())
+        os.close(terminal)
+        console.warning("hot")
+        console.close(False)
+        with contextlib.suppress(OSError):
+            stream.close()
+    assert (tmp_path / "console.log").read_text().endswith("\nwarning: hot\n")
 
 
 def test_a_terminal_that_has_gone_ends_nothing(tmp_path: Path) -> None:

@@ -51,13 +51,16 @@ class Collector:
             if failures:
                 raise OSError(None, failures[0])
             self._write(step, parts, epochs)
-            self._prune(step)
         except OSError as error:
             remove(folder_of(self._checkpoints, step))  # room for the next one
             return (
                 f"there is no checkpoint of step {step}: {error.strerror or error}; training goes on, and the "
                 f"checkpoint before it stays"
             )
+        try:
+            self._prune(step)
+        except OSError as error:
+            return f"checkpoints before step {step} could not be removed: {error.strerror or error}; training goes on"
         return None
 
     def _write(self, step: int, parts: Sequence[Record], epochs: Sequence[Record]) -> None:

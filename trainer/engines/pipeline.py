@@ -25,6 +25,7 @@ from trainer.rank import Rank
 from trainer.reporting.measure import Measure
 from trainer.transport.connect import open_edges
 from trainer.transport.relay import Relay
+from trainer.transport.total import total
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Pipeline:
             for module, index in zip(modules, own, strict=True)
         ]
         update = new_update(job, {name: value for block in blocks for name, value in block.parameters().items()})
-        update.clip_together(group)
+        update.clip_together(lambda part: total(part, group))
         owners = [block.rank for block in partition.blocks]
         handed_on = [sent_like(field, plan.batch_size) for field in self._fields(job, plan.batch_size)]
         relay = Relay(owners, handed_on, rank.rank, rank.device, group)

@@ -27,7 +27,7 @@ class Console(Listener):
     def __init__(self, path: Path, stream: TextIO | None = None) -> None:
         """``path`` is the log file's; ``stream`` is standard output unless given."""
         self._stream = stream or sys.stdout
-        self._log = path.open("a", encoding="utf-8")
+        self._path, self._log = path, path.open("a", encoding="utf-8")
         self._log_fails = False
         self._told_of_images = False
         self._live: "LiveView | None" = None
@@ -86,15 +86,18 @@ class Console(Listener):
         """Write a line to the terminal and to the log; any thread may."""
         with self._lock:
             self._keep(line)  # first: the terminal may have gone
-            if self._live is not None:
-                self._live.print(line)
-            else:
-                with contextlib.suppress(OSError):  # nobody reads it any more; the log has it
+            with contextlib.suppress(OSError):  # nobody reads it any more; the log has it
+                if self._live is not None:
+                    self._live.print(line)
+                else:
                     print(line, file=self._stream, flush=True)
 
     def _keep(self, line: str) -> None:
         """Write a line to the log. Where there is no room, its buffer keeps the lines until there is."""
         try:
+            if not self._path.exists():  # somebody has removed it
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._log = self._path.open("a", encoding="utf-8")
             self._log.write(line + "\n")
             self._log.flush()
         except OSError as error:
@@ -103,9 +106,11 @@ class Console(Listener):
                 self.say(f"warning: {self._log.name} can't be written: {error.strerror}; training goes on")
 
     def _end_live(self) -> None:
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(OSError):
+                live.close()
 
 
 class EpochTable:
@@ -189,5 +194,5 @@ def summary_lines(record: Record, run: RunFacts) -> list[str]:
 
 
 def _of_images(share: float) -> str:
-    """How long the first rank, or the slowest one that reads images, waits for them."""
-    return f"{100 * share:.1f} % of the first rank's time is waiting for images"
+    """How long the rank that reads images, or the slowest one that does, waits for them."""
+    return f"{100 * share:.1f} % of a rank's time is waiting for images"

@@ -22,7 +22,7 @@ class Sink(Protocol):
     """Where a block's output goes."""
 
     def put(self, packet: Packet) -> None:
-        """Hand a packet on. Returns once the packet's tensors may be written again."""
+        """Hand a packet on. Its tensors stay as they are until the block's next step."""
         ...
 
     def close(self) -> None:

@@ -34,6 +34,15 @@ from trainer.engines.pipeline import SCHEDULES
 
 MODELS = ("resnet32", "vit_tiny")
 
+LOOKED_AT = {
+    "--sleep": {"steps", "forward_ms", "backward_ms", "packet_bytes", "schedules", "microbatches"},
+    "--start": set(),
+    "real models": {"steps", "models", "batch_size"},
+}
+"""The options of each way of timing, beside those of all, ``COMMON``."""
+
+COMMON = {"ranks", "rounds", "sleep", "start", "overrides"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time, print, and return the exit status."""
@@ -47,13 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sleep = parser.add_argument_group("with --sleep")
     sleep.add_argument("--sleep", action="store_true", help="time blocks that sleep")
     sleep.add_argument(
-        "--forward-ms", type=_numbers, default=[10.0] * 4, help="of each block: 10,10,10,10, or one for all"
+        "--forward-ms", type=_numbers, default=[10.0], help="of each block: 10,10,10,10, or one for all"
     )
-    sleep.add_argument("--backward-ms", type=_numbers, default=[20.0] * 4, help="half for inputs, half for weights")
+    sleep.add_argument("--backward-ms", type=_numbers, default=[20.0], help="half for inputs, half for weights")
     sleep.add_argument("--packet-bytes", type=int, default=2**20, help="activations of a batch between two blocks")
     sleep.add_argument("--schedules", nargs="*", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
     sleep.add_argument("--microbatches", type=int, nargs="+", default=[2, 4, 8, 16])
     options = jobs.parsed(parser, arguments)
+    way = "--sleep" if options.sleep else "--start" if options.start else "real models"
+    for name in sorted(vars(options).keys() - COMMON - LOOKED_AT[way]):
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no use with {way}")
     try:
         if options.sleep:
             sleep_benchmark.measure(options)

@@ -31,9 +31,6 @@ from trainer.engines.pipeline import SCHEDULES
 ROUND_ENGINES = ("ppll", "sequential", "backprop", "ddp", "ddp_local")
 """What is timed in every round, beside the best pipelines; ``backprop`` is one process, ``ddp`` the same on all."""
 
-CONTENDERS = 3
-"""How many of the pipelines are timed in every round: of several that are close, one trial does not show the best."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -133,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model: [Case(model, "pipeline", name, count) for name, counts in names for count in counts]
         for model in options.models
     }
-    finalists = {model: len(ROUND_ENGINES) + min(CONTENDERS, len(cases)) for model, cases in trials.items()}
+    finalists = {model: len(ROUND_ENGINES) + min(schedules.CONTENDERS, len(cases)) for model, cases in trials.items()}
     total = sum(len(cases) + finalists[model] * options.rounds for model, cases in trials.items())
     if not all(trials.values()):
         parser.error("--schedules and --microbatches leave no pipeline that these ranks and this batch allow")
@@ -154,7 +151,7 @@ def _compared(
 ) -> comparison_report.Comparison:
     """All results for one model."""
     tried = {case: runner.result(case, 0).images_per_second for case in trials}
-    contenders = sorted(trials, key=lambda case: -tried[case])[:CONTENDERS]
+    contenders = sorted(trials, key=lambda case: -tried[case])[: schedules.CONTENDERS]
     engines = [Case(model, engine) for engine in ROUND_ENGINES]
     rounds: dict[Case, list[jobs.Result]] = {case: [] for case in (*engines, *contenders)}
     for number in range(1, options.rounds + 1):

@@ -7,6 +7,9 @@ import torch
 from trainer.engines.pipeline import Pipeline
 from trainer.errors import SettingError
 
+CONTENDERS = 3
+"""How many of them are timed in every round: of several that are close, one trial does not show the best."""
+
 
 def possible(
     names: Sequence[str], microbatches: Sequence[int], batch_size: int, ranks: int

@@ -14,12 +14,12 @@ from sleeping import cut_points, sleeping
 
 from trainer.engines.pipeline import SCHEDULES
 
+RANKS = 4
+"""Where nobody says how many."""
+
 BATCH = 64
 PARTS = 2
 """Stages of a rank, for the schedules with several."""
-
-CONTENDERS = 3
-"""How many of the schedules are timed in every round: of several that are close, one trial does not show the best."""
 
 LEFT_OUT = 5
 """Steps of the bare loop that do not count, as many as the trainer leaves out."""
@@ -31,7 +31,7 @@ def measure(options: argparse.Namespace) -> None:
     forward, backward = options.forward_ms, options.backward_ms
     if options.steps <= LEFT_OUT:
         raise jobs.JobError(f"--steps {options.steps} leaves none to be timed; it must be more than {LEFT_OUT}")
-    for ranks in options.ranks or [len(forward)]:
+    for ranks in options.ranks or [len(forward) if len(forward) > 1 else RANKS]:
         times = [values * ranks if len(values) == 1 else values for values in (forward, backward)]
         if not len(times[0]) == len(times[1]) == ranks:
             raise jobs.JobError(f"--forward-ms and --backward-ms have {len(forward)} and {len(backward)} values; one "
@@ -57,7 +57,7 @@ def _measure(forward: list[float], backward: list[float], options: argparse.Name
                 theory = f"   bubble alone {1e3 * bound:7.2f} ms"
                 _line(f"{name}, {count} micro-batches", [tried[name, count]], [bare], theory)
         if tried:
-            contenders = sorted(tried, key=lambda key: tried[key])[:CONTENDERS]
+            contenders = sorted(tried, key=lambda key: tried[key])[: schedules.CONTENDERS]
             rivals = {f"{name}, {count} micro-batches": [*common, *_scheduled(name, ranks, count)]
                       for name, count in contenders}  # fmt: skip
             _in_turn(rivals, ppll, ranks, Path(folder), options)

@@ -30,9 +30,12 @@ def test_settings_of_the_trainer_may_stand_anywhere() -> None:
     ("script", "arguments", "said"),
     [
         ("benchmark", ["--ranks", "0"], "argument --ranks: 0 must be at least 1"),
+        ("benchmark", ["--sleep", "--batch-size", "256"], "--batch-size has no use with --sleep"),
+        ("benchmark", ["--microbatches", "2"], "--microbatches has no use with real models"),
         ("compare", ["--rounds", "0"], "argument --rounds: 0 must be at least 1"),
         ("compare", ["dgl"], "dgl is no NAME=VALUE"),
         ("chaos", ["--kills", "-1"], "argument --kills: -1 must be at least 1"),
+        ("chaos", ["--folder", str(SCRIPTS)], "is not empty"),
         ("accuracy", ["--data", "nowhere.npz"], "--data nowhere.npz is no file"),
         ("step_time", ["--steps", "0"], "argument --steps: 0 must be at least 1"),
         ("checkpoint_cost", ["--checkpoints", "0"], "argument --checkpoints: 0 must be at least 1"),

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jobs
 from safetensors.numpy import load_file
 
 STEPS_PER_EPOCH = 16
@@ -212,11 +211,14 @@ def chaos(kills: int, seed: int, ranks: int, folder: Path) -> Report:
 def main() -> None:
     """Parse the arguments, run, and print or write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=jobs.positive, default=20, help="how many ranks are killed (20)")
+    parser.add_argument("--kills", type=int, default=20, help="how many ranks are killed (20)")
     parser.add_argument("--seed", type=int, default=0, help="which ranks, and when (0)")
-    parser.add_argument("--ranks", type=jobs.positive, default=3, help="ranks of the run (3)")
+    parser.add_argument("--ranks", type=int, default=3, help="ranks of the run (3)")
     parser.add_argument("--folder", type=Path, help="where the two runs go; by default a temporary folder")
     options = parser.parse_args()
+    for name in ("kills", "ranks"):
+        if getattr(options, name) < 1:
+            parser.error(f"argument --{name}: {getattr(options, name)} must be at least 1")
     if options.folder and options.folder.is_dir() and any(options.folder.iterdir()):
         parser.error(f"--folder {options.folder} is not empty")
     with tempfile.TemporaryDirectory() as temporary:

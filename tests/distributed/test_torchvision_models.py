@@ -12,7 +12,6 @@ MODELS = {
     "resnet18": 64,
     "efficientnet_b0": 64,
     "mobilenet_v3_small": 64,
-    "vgg11_bn": 64,
     "convnext_tiny": 64,
     "vit_b_16": 224,
 }

@@ -12,11 +12,11 @@ from trainer.local_losses.base import HeadClassifier, LocalClassifier, LocalLoss
 
 
 class _Sleep(torch.autograd.Function):
-    """Hands a tensor on as if a weight had a part in it; sleeps forward, and backward as long as gradients of weights
-    take."""
+    """Hands a tensor on, with a weight as if that had a part in it; sleeps forward, and backward as long as the
+    gradients take."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, forward_seconds: float, backward_seconds: float) -> Tensor:
         ctx.seconds = backward_seconds
         time.sleep(forward_seconds)
         return x.view_as(x)
@@ -24,22 +24,7 @@ class _Sleep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         time.sleep(ctx.seconds)
-        return None, gradients[0].new_zeros(1), None, None
-
-
-class _Forward(torch.autograd.Function):
-    """Hands a tensor on; sleeps forward, and backward as long as gradients of inputs take."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
-        ctx.seconds = backward_seconds
-        time.sleep(forward_seconds)
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        time.sleep(ctx.seconds)
-        return gradients[0], None, None
+        return gradients[0], gradients[0].new_zeros(1) if ctx.needs_input_grad[1] else None, None, None
 
 
 class _Weigh(torch.autograd.Function):
@@ -109,7 +94,7 @@ class Sleeper(nn.Module):
             return _Sleep.apply(packet, self.weight, forward_seconds, backward_seconds)
         # In parts, of which a schedule that splits the backward runs some now and some later.
         half = backward_seconds / 2
-        return _Weigh.apply(_Forward.apply(x, forward_seconds, half), _Weight.apply(self.weight, half))
+        return _Weigh.apply(_Sleep.apply(x, None, forward_seconds, half), _Weight.apply(self.weight, half))
 
 
 class Glance(nn.Linear):

@@ -51,8 +51,10 @@ def build(
     try:
         return target(**arguments)
     except SettingError as error:
-        # A class names its settings as if it were the group's own.
         root = group.partition(".")[0]
+        if root == group:
+            raise
+        # A class names its settings as if it were the group's own.
         raise SettingError(str(error).replace(f"{root}.", f"{group}.")) from error
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise SettingError(f"{group}: {node['_target_']} refuses these settings: {error}") from error
